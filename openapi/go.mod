@@ -1,0 +1,3 @@
+module github.com/dotring/dotring/openapi
+
+go 1.26.0
