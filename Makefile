@@ -1,0 +1,87 @@
+# Dotring. `make` alone prints the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+MODULES := ringsvc proto openapi storagenode gateway loadtest
+PACKAGES := $(foreach m,$(MODULES),./$(m)/...)
+TOOLS := $(CURDIR)/bin/tools
+NODES ?= 3
+GATEWAYS ?= 2
+DATA ?= .data
+FUZZTIME ?= 10s
+BENCHTIME ?= 1s
+
+.PHONY: help
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build all programs into bin/
+	@mkdir -p bin
+	@go build -o bin/ ./storagenode/cmd/... ./gateway/cmd/... ./loadtest/cmd/...
+
+.PHONY: run
+run: build ## start a local cluster (NODES=3 GATEWAYS=2), stop it with Ctrl-C
+	@exec bin/dotring-load up --nodes $(NODES) --gateways $(GATEWAYS) --data $(DATA) --bin bin
+
+.PHONY: clean-data
+clean-data: ## delete the local cluster's data
+	@rm -rf $(DATA)
+
+.PHONY: test
+test: ## run all tests (needs Go and make alone)
+	@go test -timeout 7m $(PACKAGES)
+
+.PHONY: race
+race: ## run all tests under the race detector (needs a C compiler)
+	@CGO_ENABLED=1 go test -race -timeout 11m $(PACKAGES)
+
+.PHONY: check
+check: format vet lint generated standalone ## format, vet, lint, generated code current, each module builds alone
+
+.PHONY: format
+format: ## fail on files that gofmt would change
+	@bad=$$(git ls-files '*.go' | grep -v '^proto/gen/' | xargs gofmt -l); \
+	if [ -n "$$bad" ]; then echo "not formatted:"; echo "$$bad"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet
+	@go vet $(PACKAGES)
+
+.PHONY: lint
+lint: $(TOOLS)/staticcheck ## staticcheck
+	@for m in $(filter-out proto,$(MODULES)); do (cd $$m && $(TOOLS)/staticcheck ./...); done
+	@cd proto && $(TOOLS)/staticcheck ./wire/...
+
+.PHONY: standalone
+standalone: ## each module builds without the workspace
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./... && GOWORK=off go vet ./... >/dev/null); done
+
+.PHONY: generate
+generate: $(TOOLS)/buf ## regenerate proto/gen
+	@cd proto && rm -rf gen && PATH=$(TOOLS):$$PATH buf generate . && \
+	PATH=$(TOOLS):$$PATH buf generate --template buf.gen.storage.yaml --path storage .
+
+.PHONY: generated
+generated: $(TOOLS)/buf ## fail when proto/gen is not what the .proto files give
+	@cd proto && PATH=$(TOOLS):$$PATH buf lint .
+	@tmp=$$(mktemp -d); trap 'rm -rf $$tmp' EXIT; cp -r proto/*.yaml proto/kv proto/cluster proto/storage $$tmp/ && cd $$tmp && \
+	PATH=$(TOOLS):$$PATH buf generate . && PATH=$(TOOLS):$$PATH buf generate --template buf.gen.storage.yaml --path storage . && \
+	diff -r gen $(CURDIR)/proto/gen || { echo "generated code is stale: run make generate"; exit 1; }
+
+$(TOOLS)/buf $(TOOLS)/staticcheck: proto/tools/go.mod proto/tools/go.sum
+	@mkdir -p $(TOOLS)
+	@cd proto/tools && GOWORK=off GOBIN=$(TOOLS) go install tool
+	@touch $(TOOLS)/buf $(TOOLS)/staticcheck
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCHTIME=1s)
+	@go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder in turn (FUZZTIME=10s each)
+	@grep -rlE '^func Fuzz' --include='*_test.go' $(MODULES) | while read -r f; do \
+	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' $$f); do \
+	    echo "$$f $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f); \
+	  done; done

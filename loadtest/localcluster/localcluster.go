@@ -1,0 +1,275 @@
+// Package localcluster runs a whole cluster on this machine, each storage node and gateway a process of its own: what
+// `make run` starts, and what the end-to-end tests break.
+package localcluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Ports of the first node and gateway of each kind; the next ones follow. All are on loopback.
+const (
+	nodeGRPCPort     = 7101
+	nodeGossipPort   = 7201
+	nodeAdminPort    = 7301
+	gatewayHTTPPort  = 8080
+	gatewayGRPCPort  = 9080
+	gatewayAdminPort = 9180
+)
+
+// MaxNodes and MaxGateways bound a local cluster: with more, the port ranges above would run into each other.
+const (
+	MaxNodes    = 99
+	MaxGateways = 99
+)
+
+// Config describes a local cluster.
+type Config struct {
+	// Bin is the folder of the programs dotring-storagenode and dotring-gateway.
+	Bin string
+	// Data is the folder that holds one folder per process (data and log); created when missing.
+	Data string
+	// Nodes and Gateways are how many processes to prepare, 1 to MaxNodes and 0 to MaxGateways.
+	Nodes, Gateways int
+	// FreePorts takes ports that are free now, instead of the well-known ones, so that clusters do not meet.
+	FreePorts bool
+	// NodeArgs and GatewayArgs are added to every command line.
+	NodeArgs, GatewayArgs []string
+	// Zones, where set, are dealt out to the nodes in turn.
+	Zones []string
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var faults []error
+	if c.Nodes < 1 || c.Nodes > MaxNodes {
+		faults = append(faults, fmt.Errorf("nodes: %d is not between 1 and %d", c.Nodes, MaxNodes))
+	}
+	if c.Gateways < 0 || c.Gateways > MaxGateways {
+		faults = append(faults, fmt.Errorf("gateways: %d is not between 0 and %d", c.Gateways, MaxGateways))
+	}
+	if c.Data == "" {
+		faults = append(faults, errors.New("data: no folder named"))
+	}
+	for _, p := range []string{"dotring-storagenode", "dotring-gateway"} {
+		if _, err := os.Stat(filepath.Join(c.Bin, p)); err != nil {
+			faults = append(faults, fmt.Errorf("bin: %w", err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Cluster is a set of prepared processes; none runs until it is started. Not safe for concurrent use, except that
+// different processes may be driven by different goroutines.
+type Cluster struct {
+	Nodes    []*Process
+	Gateways []*Process
+	client   *http.Client
+}
+
+// New prepares a cluster's folders and command lines. It starts nothing. A data folder that was used before is used
+// again.
+func New(cfg Config) (*Cluster, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Data, 0o755); err != nil {
+		return nil, fmt.Errorf("create data folder: %w", err)
+	}
+	keyFile, err := contextKey(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	ports := &portPicker{free: cfg.FreePorts}
+	c := &Cluster{client: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}}
+	var gossip, grpc []string
+	for i := range cfg.Nodes {
+		p := &Process{
+			Name: fmt.Sprintf("node%d", i+1), Kind: "storage node", program: filepath.Join(cfg.Bin, "dotring-storagenode"),
+			GRPC: ports.pick(nodeGRPCPort + i), Gossip: ports.pick(nodeGossipPort + i), Admin: ports.pick(nodeAdminPort + i),
+		}
+		gossip, grpc = append(gossip, p.Gossip), append(grpc, p.GRPC)
+		c.Nodes = append(c.Nodes, p)
+	}
+	for i, p := range c.Nodes {
+		p.dir = filepath.Join(cfg.Data, p.Name)
+		p.args = []string{"--name", p.Name, "--data-dir", filepath.Join(p.dir, "data"), "--grpc-addr", p.GRPC,
+			"--gossip-addr", p.Gossip, "--admin-addr", p.Admin, "--join", strings.Join(without(gossip, i), ",")}
+		if len(cfg.Zones) > 0 {
+			p.args = append(p.args, "--zone", cfg.Zones[i%len(cfg.Zones)])
+		}
+		p.args = append(p.args, cfg.NodeArgs...)
+	}
+	for i := range cfg.Gateways {
+		p := &Process{
+			Name: fmt.Sprintf("gateway%d", i+1), Kind: "gateway", program: filepath.Join(cfg.Bin, "dotring-gateway"),
+			HTTP: ports.pick(gatewayHTTPPort + i), GRPC: ports.pick(gatewayGRPCPort + i), Admin: ports.pick(gatewayAdminPort + i),
+		}
+		p.dir = filepath.Join(cfg.Data, p.Name)
+		p.args = append([]string{"--name", p.Name, "--http-addr", p.HTTP, "--grpc-addr", p.GRPC, "--admin-addr", p.Admin,
+			"--storage-nodes", strings.Join(grpc, ","), "--context-key-file", keyFile, "--drain-delay", "0s"}, cfg.GatewayArgs...)
+		c.Gateways = append(c.Gateways, p)
+	}
+	return c, ports.err
+}
+
+func without(all []string, i int) []string {
+	return append(append([]string(nil), all[:i]...), all[i+1:]...)
+}
+
+// contextKey makes the key that the local gateways sign contexts with, once per data folder.
+func contextKey(dir string) (string, error) {
+	path, err := filepath.Abs(filepath.Join(dir, "context.key"))
+	if err != nil {
+		return "", fmt.Errorf("find data folder: %w", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("find context key: %w", err)
+	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return "", fmt.Errorf("make context key: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write context key: %w", err)
+	}
+	return path, nil
+}
+
+// portPicker names the addresses of a cluster: well-known ones, or ports that are free at the moment of asking.
+type portPicker struct {
+	free bool
+	err  error
+}
+
+func (p *portPicker) pick(port int) string {
+	if !p.free {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	addr, err := freeAddr()
+	if err != nil && p.err == nil {
+		p.err = err
+	}
+	return addr
+}
+
+// freeAddr finds a loopback port that neither a TCP nor a UDP socket holds, since gossip needs both.
+func freeAddr() (string, error) {
+	var last error
+	for range 50 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", fmt.Errorf("find a free port: %w", err)
+		}
+		addr := l.Addr().String()
+		u, err := net.ListenPacket("udp", addr)
+		last = errors.Join(err, l.Close())
+		if err == nil {
+			return addr, u.Close()
+		}
+	}
+	return "", fmt.Errorf("find a free port: %w", last)
+}
+
+// CheckPorts names every address of the cluster that another process holds.
+func (c *Cluster) CheckPorts() error {
+	var busy []error
+	for _, p := range c.All() {
+		for _, addr := range p.addrs() {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				busy = append(busy, fmt.Errorf("%s of %s is taken: %w", addr, p.Name, err))
+				continue
+			}
+			if err := l.Close(); err != nil {
+				busy = append(busy, err)
+			}
+		}
+	}
+	return errors.Join(busy...)
+}
+
+// All lists the processes, nodes first.
+func (c *Cluster) All() []*Process {
+	return append(append([]*Process(nil), c.Nodes...), c.Gateways...)
+}
+
+// Start starts every process that is not running, and returns at once; WaitReady waits.
+func (c *Cluster) Start() error {
+	for _, p := range c.All() {
+		if p.Running() {
+			continue
+		}
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop ends all processes: gateways first, so that what is in flight can finish, then nodes. It waits at most timeout
+// for each tier to end by itself, then kills.
+func (c *Cluster) Stop(timeout time.Duration) error {
+	var errs []error
+	for _, tier := range [][]*Process{c.Gateways, c.Nodes} {
+		for _, p := range tier {
+			errs = append(errs, p.Terminate())
+		}
+		deadline := time.NewTimer(timeout)
+		for _, p := range tier {
+			select {
+			case <-p.Exited():
+			case <-deadline.C:
+				deadline.Reset(0)
+				errs = append(errs, fmt.Errorf("%s did not stop within %v", p.Name, timeout), p.Kill())
+			}
+		}
+		deadline.Stop()
+	}
+	c.client.CloseIdleConnections()
+	return errors.Join(errs...)
+}
+
+// WaitReady waits until every running gateway is ready and, where settled is not 0, sees a settled layout of that many
+// members.
+func (c *Cluster) WaitReady(ctx context.Context, settled int) error {
+	for _, g := range c.Gateways {
+		if !g.Running() {
+			continue
+		}
+		if err := c.Poll(ctx, func() error { return c.gatewayReady(ctx, g, settled) }); err != nil {
+			return fmt.Errorf("%s is not ready: %w", g.Name, err)
+		}
+	}
+	return nil
+}
+
+// Poll calls try every 20 ms until it returns nil, a process has died, or ctx ends; then it returns the last error.
+func (c *Cluster) Poll(ctx context.Context, try func() error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
