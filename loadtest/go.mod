@@ -2,27 +2,7 @@ module github.com/dotring/dotring/loadtest
 
 go 1.26.0
 
-require (
-	github.com/dotring/dotring/gateway v0.0.0
-	github.com/dotring/dotring/proto v0.0.0
-	github.com/dotring/dotring/ringsvc v0.0.0
-	github.com/dotring/dotring/storagenode v0.0.0
-)
-
-require (
-	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // indirect
-	github.com/alecthomas/kong v1.17.0 // indirect
-	github.com/mattn/go-colorable v0.1.14 // indirect
-	github.com/mattn/go-isatty v0.0.20 // indirect
-	github.com/rs/zerolog v1.35.1 // indirect
-	golang.org/x/net v0.61.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
-	golang.org/x/text v0.43.0 // indirect
-	google.golang.org/genproto/googleapis/rpc v0.0.0-20261019180522-ce908d29299b // indirect
-	google.golang.org/grpc v1.85.0 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
-)
+require github.com/alecthomas/kong v1.17.0
 
 replace github.com/dotring/dotring/proto => ../proto
 

@@ -1,0 +1,43 @@
+// Command dotring-load starts a local cluster, and loads and measures clusters.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+type commands struct {
+	Up upCommand `cmd:"" help:"Start a local cluster, each storage node and gateway a process of its own, until Ctrl-C."`
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	var cli commands
+	parser, err := kong.New(&cli, kong.Name("dotring-load"), kong.UsageOnError(),
+		kong.Description("Local clusters of dotring, load and measurements."))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "dotring-load:", err)
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	parse, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "dotring-load:", err)
+		return 2
+	}
+	parse.BindTo(ctx, (*context.Context)(nil))
+	if err := parse.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "dotring-load:", err)
+		return 1
+	}
+	return 0
+}

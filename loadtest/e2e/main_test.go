@@ -1,0 +1,100 @@
+// Package e2e tests the programs as a user runs them: separate processes, real sockets, real disks, real signals.
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/dotring/dotring/loadtest/localcluster"
+)
+
+// binDir holds the programs under test, built once.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "dotring-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binDir = dir
+	args := []string{"build", "-o", dir}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, "../../storagenode/cmd/dotring-storagenode",
+		"../../gateway/cmd/dotring-gateway", "../../gateway/cmd/dotringctl", "../cmd/dotring-load")...)
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build programs:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// start brings a cluster up and stops it at the test's end, where it also requires that every process still running
+// ends cleanly.
+func start(t *testing.T, cfg localcluster.Config) *localcluster.Cluster {
+	t.Helper()
+	c := prepare(t, cfg)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitReady(t, c, cfg.Nodes)
+	return c
+}
+
+// prepare is start without starting anything.
+func prepare(t *testing.T, cfg localcluster.Config) *localcluster.Cluster {
+	t.Helper()
+	cfg.Bin, cfg.FreePorts = binDir, true
+	if cfg.Data == "" {
+		cfg.Data = t.TempDir()
+	}
+	c, err := localcluster.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, p := range c.All() {
+				t.Logf("--- end of the log of %s\n%s", p.Name, p.LogTail(15))
+			}
+		}
+		if err := c.Stop(20 * time.Second); err != nil {
+			t.Errorf("stop the cluster: %v", err)
+		}
+	})
+	return c
+}
+
+func waitReady(t *testing.T, c *localcluster.Cluster, nodes int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	if err := c.WaitReady(ctx, nodes); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually polls until try succeeds, for at most limit.
+func eventually(t *testing.T, c *localcluster.Cluster, limit time.Duration, try func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := c.Poll(ctx, try); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func program(name string) string { return filepath.Join(binDir, name) }
