@@ -1,0 +1,425 @@
+package leveldb
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb/storage"
+
+	"github.com/dotring/dotring/storagenode/engine"
+)
+
+// maxDetails bounds engine.Recovery.Details.
+const maxDetails = 16
+
+// DirSyncer is what a storage must be able to do besides the library's interface: put the directory's entries on
+// stable storage.
+type DirSyncer interface {
+	SyncDir() error
+}
+
+// dirStorage is the library's file storage with its directory's sync.
+type dirStorage struct {
+	storage.Storage
+	dir string
+}
+
+// openDir opens the file storage of dir, making the directory, and its entry in its parent, durable first.
+func openDir(dir string) (*dirStorage, error) {
+	if err := makeDurable(filepath.Clean(dir)); err != nil {
+		return nil, err
+	}
+	stor, err := storage.OpenFile(dir, false)
+	if err != nil {
+		return nil, err
+	}
+	return &dirStorage{Storage: stor, dir: dir}, nil
+}
+
+// makeDurable creates dir and its missing parents, syncing each parent after its new entry.
+func makeDurable(dir string) error {
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDurable(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDirectory(parent)
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// SyncDir implements DirSyncer.
+func (d *dirStorage) SyncDir() error { return syncDirectory(d.dir) }
+
+// guard stands between the library and its files, and adds what the library leaves out:
+//
+//   - a journal's directory entry is synced when the journal is created, not at the next manifest write;
+//   - a journal is synced when it is left for the next one, so that a later sync cannot be durable before it;
+//   - after the first failed write or sync of a journal or the manifest, or of the directory, nothing more is written.
+//     The library would retry: the kernel drops pages whose sync failed, so the retry succeeds over a hole, and a
+//     repeated switch of the manifest is taken for done;
+//   - what opening drops from logs is inspected and judged (see logScan);
+//   - compaction is paced.
+//
+// Failed writes of tables do not stop it: the library writes the table anew.
+type guard struct {
+	storage.Storage
+	dir       DirSyncer
+	skipDir   bool // tests: leave out the directory's sync
+	skipLatch bool // tests: let the library go on behind a failure
+
+	failure atomic.Pointer[error]
+
+	mu sync.Mutex
+	// journal is the log being written, nil before the first.
+	journal *writer
+	// Recovery, written while opening is true.
+	report  engine.Recovery
+	lastLog storage.FileDesc
+	tornLog int64 // bytes dropped at the end of the last log that was opened
+	pace    pacer
+
+	opening    atomic.Bool
+	flushing   atomic.Bool
+	background atomic.Pointer[error]
+	failures   atomic.Uint64
+	syncs      atomic.Uint64
+	syncNanos  atomic.Int64
+	pacedNanos atomic.Int64
+	// pressed says that compaction must not be held back; set once the database is open.
+	pressed atomic.Pointer[func() bool]
+	// quit ends waits of the pacer.
+	quit chan struct{}
+}
+
+func newGuard(stor storage.Storage, rate int64) (*guard, error) {
+	dir, ok := stor.(DirSyncer)
+	if !ok {
+		return nil, errors.New("storage cannot sync its directory")
+	}
+	g := &guard{Storage: stor, dir: dir, quit: make(chan struct{}), pace: pacer{rate: rate}}
+	g.opening.Store(true)
+	return g, nil
+}
+
+// fail latches err, unless it is nil, and returns it.
+func (g *guard) fail(err error) error {
+	if err != nil && !g.skipLatch {
+		g.failure.CompareAndSwap(nil, &err)
+	}
+	return err
+}
+
+// failed returns what stopped the guard, or nil.
+func (g *guard) failed() error {
+	if p := g.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// isLog reports whether a failure to write fd must stop the engine.
+func isLog(fd storage.FileDesc) bool {
+	return fd.Type == storage.TypeJournal || fd.Type == storage.TypeManifest
+}
+
+// Create implements storage.Storage.
+func (g *guard) Create(fd storage.FileDesc) (storage.Writer, error) {
+	if err := g.failed(); err != nil {
+		return nil, err
+	}
+	w, err := g.Storage.Create(fd)
+	if err == nil && fd.Type == storage.TypeJournal && !g.skipDir {
+		if err = g.dir.SyncDir(); err != nil {
+			err = errors.Join(fmt.Errorf("sync directory: %w", err), w.Close())
+		}
+	}
+	if err != nil {
+		if isLog(fd) {
+			return nil, g.fail(fmt.Errorf("create %v: %w", fd, err))
+		}
+		return nil, err
+	}
+	gw := &writer{Writer: w, g: g, fd: fd}
+	if fd.Type == storage.TypeJournal {
+		g.mu.Lock()
+		g.journal = gw
+		g.mu.Unlock()
+	}
+	return gw, nil
+}
+
+// SetMeta implements storage.Storage.
+func (g *guard) SetMeta(fd storage.FileDesc) error {
+	if err := g.failed(); err != nil {
+		return err
+	}
+	return g.fail(g.Storage.SetMeta(fd))
+}
+
+// Remove implements storage.Storage. A failure leaves a file that the next open removes, so it stops nothing.
+func (g *guard) Remove(fd storage.FileDesc) error {
+	if err := g.failed(); err != nil {
+		return err
+	}
+	return g.Storage.Remove(fd)
+}
+
+// Rename implements storage.Storage.
+func (g *guard) Rename(from, to storage.FileDesc) error {
+	if err := g.failed(); err != nil {
+		return err
+	}
+	return g.fail(g.Storage.Rename(from, to))
+}
+
+// Open implements storage.Storage. While the database opens, each log is inspected before the library replays it,
+// because replay removes it.
+func (g *guard) Open(fd storage.FileDesc) (storage.Reader, error) {
+	if g.opening.Load() && isLog(fd) {
+		if err := g.inspect(fd); err != nil {
+			return nil, fmt.Errorf("inspect %v: %w", fd, err)
+		}
+	}
+	return g.Storage.Open(fd)
+}
+
+// inspect judges one log.
+func (g *guard) inspect(fd storage.FileDesc) error {
+	var m manifest
+	var each func([]byte)
+	malformed := false
+	if fd.Type == storage.TypeManifest {
+		each = func(record []byte) { malformed = m.apply(record) != nil || malformed }
+	}
+	scan, err := g.scan(fd, each)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lastLog = fd
+	switch {
+	case scan.recordAfter || malformed:
+		g.dropLocked(fmt.Sprintf("%v: %v", fd, scan))
+	case fd.Type == storage.TypeManifest:
+		if scan.torn() > 0 && !g.hasJournal(m.journal) {
+			// The unfinished record was finished once: the log that the rest counts from is gone.
+			g.dropLocked(fmt.Sprintf("%v: %v, and log %d is missing", fd, scan, m.journal))
+		}
+	default:
+		g.report.Logs++
+		if g.tornLog > 0 && scan.size > 0 {
+			// A log is synced before the next one gets its first record.
+			g.dropLocked(fmt.Sprintf("log before %v ends early by %d bytes", fd, g.tornLog))
+		}
+		g.tornLog = scan.torn()
+		g.report.TornBytes += scan.torn()
+	}
+	return nil
+}
+
+// scan reads the log fd; each is as for scanLog.
+func (g *guard) scan(fd storage.FileDesc, each func([]byte)) (logScan, error) {
+	r, err := g.Storage.Open(fd)
+	if err != nil {
+		return logScan{}, err
+	}
+	scan, err := scanLog(r, each)
+	return scan, errors.Join(err, r.Close())
+}
+
+// hasJournal reports whether the log exists; 0 is the number before the first log of a new database.
+func (g *guard) hasJournal(num int64) bool {
+	if num == 0 {
+		return true
+	}
+	fds, err := g.Storage.List(storage.TypeJournal)
+	if err != nil {
+		return false
+	}
+	for _, fd := range fds {
+		if fd.Num == num {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *guard) dropLocked(detail string) {
+	g.report.Dropped++
+	if len(g.report.Details) < maxDetails {
+		g.report.Details = append(g.report.Details, detail)
+	}
+}
+
+// recovery returns the report of the opening.
+func (g *guard) recovery() engine.Recovery {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.report
+	r.Details = append([]string(nil), r.Details...)
+	return r
+}
+
+// suspect reports whether opening dropped what may have been acknowledged.
+func (g *guard) suspect() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.report.Dropped > 0
+}
+
+// Log implements storage.Storage. The library tells some things only here: chunks dropped at open, and the end of its
+// compaction.
+func (g *guard) Log(line string) {
+	switch {
+	case strings.HasPrefix(line, "memdb@flush N"):
+		g.flushing.Store(true)
+	case strings.HasPrefix(line, "memdb@flush committed"):
+		g.flushing.Store(false)
+	case strings.HasPrefix(line, "journal@drop"), strings.Contains(line, "(skipped)"):
+		g.dropped(line)
+	case strings.Contains(line, "exiting (corruption detected)"):
+		err := &engine.Damage{Err: errors.New(line)}
+		var e error = err
+		g.background.CompareAndSwap(nil, &e)
+		g.failures.Add(1)
+	case strings.Contains(line, " error I·"):
+		g.failures.Add(1)
+	}
+	g.Storage.Log(line)
+}
+
+// dropped judges a line about something the library left out. A chunk dropped from a log whose end is torn is what
+// the inspection found already. Anything else is not explained: a record whose checksum is right and that was refused,
+// a drop where the inspection saw none.
+func (g *guard) dropped(line string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	chunk := strings.HasPrefix(line, "journal@drop")
+	if chunk && (g.tornLog > 0 || g.lastLog.Type == storage.TypeManifest) {
+		return
+	}
+	g.dropLocked(line)
+}
+
+// syncJournal makes the current log durable.
+func (g *guard) syncJournal() error {
+	g.mu.Lock()
+	w := g.journal
+	g.mu.Unlock()
+	if w == nil || !w.dirty.Load() {
+		return g.failed()
+	}
+	return w.Sync()
+}
+
+// close releases the files. The guard writes nothing afterwards.
+func (g *guard) close() error {
+	closed := engine.ErrClosed
+	g.failure.CompareAndSwap(nil, &closed)
+	return g.Storage.Close()
+}
+
+// writer guards one file being written.
+type writer struct {
+	storage.Writer
+	g     *guard
+	fd    storage.FileDesc
+	dirty atomic.Bool
+}
+
+var _ io.Writer = (*writer)(nil)
+
+// Write implements storage.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	if err := w.g.failed(); err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if w.fd.Type == storage.TypeTable {
+		w.g.paceTable(len(p))
+	} else {
+		w.dirty.Store(true)
+	}
+	n, err := w.Writer.Write(p)
+	if err != nil && isLog(w.fd) {
+		return n, w.g.fail(fmt.Errorf("write %v: %w", w.fd, err))
+	}
+	return n, err
+}
+
+// Sync implements storage.Writer.
+func (w *writer) Sync() error {
+	if err := w.g.failed(); err != nil {
+		return err
+	}
+	start := time.Now()
+	err := w.Writer.Sync()
+	if w.fd.Type == storage.TypeJournal {
+		w.g.syncs.Add(1)
+		w.g.syncNanos.Add(int64(time.Since(start)))
+	}
+	if err != nil {
+		if isLog(w.fd) {
+			return w.g.fail(fmt.Errorf("sync %v: %w", w.fd, err))
+		}
+		return err
+	}
+	w.dirty.Store(false)
+	return nil
+}
+
+// Close implements storage.Writer.
+func (w *writer) Close() error {
+	var err error
+	if w.fd.Type == storage.TypeJournal && w.dirty.Load() && w.g.failed() == nil {
+		err = w.Sync()
+	}
+	return errors.Join(err, w.Writer.Close())
+}
+
+// paceTable holds compaction to its rate. Compaction writes from one goroutine; a flush of the memory table, from
+// another, pauses it and is not held back.
+func (g *guard) paceTable(n int) {
+	if g.pace.rate <= 0 || g.opening.Load() || g.flushing.Load() {
+		return
+	}
+	g.mu.Lock()
+	wait := g.pace.take(time.Now(), n)
+	g.mu.Unlock()
+	if wait <= 0 {
+		return
+	}
+	if pressed := g.pressed.Load(); pressed != nil && (*pressed)() {
+		return
+	}
+	start := time.Now()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-g.quit:
+	}
+	g.pacedNanos.Add(int64(time.Since(start)))
+}
