@@ -1,0 +1,139 @@
+package ring
+
+import "slices"
+
+// StepKind says what a node has to do next.
+type StepKind uint8
+
+const (
+	// StepNone: nothing, until the view changes.
+	StepNone StepKind = iota
+	// StepAck: make Fence.Acked = Layout.ID() durable, then View.MarkAcked.
+	StepAck
+	// StepSync: carry out Pulls, store durably what they bring, then View.MarkSynced. There may be none to carry out.
+	StepSync
+	// StepSwitch: make Fence.ReadEpoch = Layout.ID().Epoch durable, then View.MarkSwitched.
+	StepSwitch
+)
+
+// String is a short lower-case word.
+func (k StepKind) String() string {
+	switch k {
+	case StepAck:
+		return "ack"
+	case StepSync:
+		return "sync"
+	case StepSwitch:
+		return "switch"
+	}
+	return "none"
+}
+
+// Step is what a node has to do to bring a layout forward. Before acting on one again it should be asked for anew, since a merge may have
+// brought a newer layout meanwhile.
+type Step struct {
+	Kind   StepKind
+	Layout *Layout
+	Pulls  []Pull
+}
+
+// Pull asks for all records of a range from at least Need of Sources, different ones. When the node itself is among Sources it counts as one
+// that was pulled. Sources are sorted by id; the slice may be shared between pulls: do not modify it.
+type Pull struct {
+	Range   Range
+	Sources []NodeID
+	Need    int
+}
+
+// NextStep tells what self, whose durable promises are f, has to do in view v. It reads its arguments only.
+func NextStep(v *View, self NodeID, f Fence) Step {
+	l := v.newest
+	if !l.requires(self) {
+		return Step{}
+	}
+	if f.Acked != l.id {
+		// A promise for a layout of the same or a higher epoch is not taken back. Its layout, or the union with it, will arrive.
+		if l.id.Epoch > f.Acked.Epoch {
+			return Step{Kind: StepAck, Layout: l}
+		}
+		return Step{}
+	}
+	if l == v.settled {
+		return Step{}
+	}
+	switch mine := v.marks[l.id][self]; {
+	case mine < markAcked:
+		return Step{Kind: StepAck, Layout: l}
+	case mine < markSynced && v.AllAcked(l):
+		return Step{Kind: StepSync, Layout: l, Pulls: syncPulls(v.settled, l, self)}
+	case mine >= markSynced && mine < markSwitched && v.AllSynced(l):
+		return Step{Kind: StepSwitch, Layout: l}
+	}
+	return Step{}
+}
+
+// syncPulls lists what self must fetch to serve reads by next. Where next has the very owners that base has, any read quorum already meets any
+// write quorum, and nothing is fetched. Where they differ an owner that stays fetches too: it may be the one that missed a write, and next may
+// have so few replicas that a read asks it alone.
+func syncPulls(base, next *Layout, self NodeID) []Pull {
+	need := base.syncNeed()
+	old := base.table()
+	shared := make(map[string][]NodeID)
+	var out []Pull
+	next.table().ranges(func(r Range, owners []NodeID) {
+		if !slices.Contains(owners, self) {
+			return
+		}
+		old.within(r, func(part Range, sources []NodeID) {
+			if sameNodes(owners, sources) {
+				return
+			}
+			sorted := internSorted(shared, sources)
+			if k := len(out) - 1; k >= 0 && out[k].Range.To == part.From && slices.Equal(out[k].Sources, sorted) {
+				out[k].Range.To = part.To
+				return
+			}
+			out = append(out, Pull{Range: part, Sources: sorted, Need: need})
+		})
+	})
+	return out
+}
+
+// within calls fn for the parts of r that have the same owners in t, in slot order.
+func (t *table) within(r Range, fn func(part Range, owners []NodeID)) {
+	for from := r.From; from < r.To; {
+		i := t.segment(from)
+		to := r.To
+		if end := t.tokens[i] + 1; end > from { // not the segment that wraps, or its part at the start of the ring
+			to = min(to, end)
+		}
+		fn(Range{From: from, To: to}, t.at(i))
+		from = to
+	}
+}
+
+func sameNodes(a, b []NodeID) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, id := range a { // both hold distinct ids
+		if !slices.Contains(b, id) {
+			return false
+		}
+	}
+	return true
+}
+
+// internSorted returns ids sorted, one copy for each set: a join in a large ring has tens of thousands of ranges and few sets.
+func internSorted(seen map[string][]NodeID, ids []NodeID) []NodeID {
+	sorted := slices.SortedFunc(slices.Values(ids), NodeID.Compare)
+	var key []byte
+	for _, id := range sorted {
+		key = append(key, id[:]...)
+	}
+	if known, ok := seen[string(key)]; ok {
+		return known
+	}
+	seen[string(key)] = sorted
+	return sorted
+}
