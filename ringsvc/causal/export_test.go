@@ -2,6 +2,3 @@ package causal
 
 // MintUnguarded is Mint without its two refusals, so that tests can plant the faults that those refusals would hide.
 var MintUnguarded = mint
-
-// MaxContextBytes is the room for a context in a token.
-const MaxContextBytes = maxContextBytes

@@ -15,15 +15,15 @@ import (
 
 // Every error of DecodeToken wraps ErrToken and one of the four beneath it.
 var (
-	ErrToken             = errors.New("bad context")
+	ErrToken             = errors.New("causal: bad context token")
 	ErrTokenDamaged      = fmt.Errorf("%w: damaged or forged", ErrToken)
 	ErrTokenOtherKey     = fmt.Errorf("%w: it belongs to another key", ErrToken)
 	ErrTokenOtherCluster = fmt.Errorf("%w: it belongs to another cluster", ErrToken)
 	ErrTokenVersion      = fmt.Errorf("%w: unknown version", ErrToken)
 	// ErrTokenTooLarge says that a context does not fit into a token.
-	ErrTokenTooLarge = errors.New("context too large for a token")
+	ErrTokenTooLarge = errors.New("causal: context too large for a token")
 	// ErrKeyring is wrapped by the errors of NewKeyring.
-	ErrKeyring = errors.New("bad context keys")
+	ErrKeyring = errors.New("causal: bad context keys")
 )
 
 const (
@@ -164,65 +164,69 @@ func (k Keyring) DecodeToken(cluster [16]byte, key []byte, token string) (Contex
 		return Context{}, fmt.Errorf("%w: %d characters, the limit is %d", ErrTokenDamaged, len(token), MaxToken)
 	}
 	if len(k.keys) == 0 {
-		var raw [maxRawToken]byte
-		var text [MaxToken]byte
-		body, err := k.open(raw[:], text[:], token, nil)
-		if err != nil {
-			return Context{}, err
-		}
-		return readBody(body, cluster, key)
+		return decodeChecksummed(cluster, key, token)
 	}
 	s := k.keys[0].get()
 	defer k.keys[0].states.Put(s)
-	body, err := k.open(s.raw[:], s.text[:], token, s)
+	raw, err := decodeText(s.raw[:], s.text[:], token)
 	if err != nil {
 		return Context{}, err
+	}
+	if raw[0] == kindChecksum {
+		return Context{}, fmt.Errorf("%w: it has no signature, and this cluster has a context key", ErrTokenDamaged)
+	}
+	body, given, err := splitSeal(raw, kindMAC, macSize)
+	if err != nil {
+		return Context{}, err
+	}
+	if !hmac.Equal(s.seal(body), given) && !k.signedByOther(body, given) {
+		return Context{}, fmt.Errorf("%w: its signature is not of this cluster's context key", ErrTokenDamaged)
 	}
 	return readBody(body, cluster, key)
 }
 
-// open decodes token into raw, by way of text, and returns its body once its seal was found right. s is a state of the
-// first key.
-func (k Keyring) open(raw, text []byte, token string, s *tokenState) (body []byte, err error) {
-	raw, err = decodeText(raw, text, token)
-	if err != nil {
-		return nil, err
-	}
-	seal := checksumLen
-	switch raw[0] {
-	case kindChecksum:
-	case kindMAC:
-		seal = macSize
-	default:
-		return nil, fmt.Errorf("%w: %d", ErrTokenVersion, raw[0])
-	}
-	if len(raw) < contextAt+seal {
-		return nil, fmt.Errorf("%w: cut short", ErrTokenDamaged)
-	}
-	body, given := raw[:len(raw)-seal], raw[len(raw)-seal:]
-	switch {
-	case raw[0] == kindChecksum && len(k.keys) > 0:
-		return nil, fmt.Errorf("%w: it has no signature, and this cluster has a context key", ErrTokenDamaged)
-	case raw[0] == kindMAC && len(k.keys) == 0:
-		return nil, fmt.Errorf("%w: it is signed, and this gateway has no context key", ErrTokenDamaged)
-	case raw[0] == kindChecksum:
-		if sum := sha256.Sum256(body); !bytes.Equal(sum[:checksumLen], given) {
-			return nil, fmt.Errorf("%w: its checksum is wrong", ErrTokenDamaged)
-		}
-		return body, nil
-	}
-	if hmac.Equal(s.seal(body), given) {
-		return body, nil
-	}
+// signedByOther says whether given is the MAC of body under a key other than the first.
+func (k Keyring) signedByOther(body, given []byte) bool {
 	for _, other := range k.keys[1:] {
 		o := other.get()
 		same := hmac.Equal(o.seal(body), given)
 		other.states.Put(o)
 		if same {
-			return body, nil
+			return true
 		}
 	}
-	return nil, fmt.Errorf("%w: its signature is not of this cluster's context key", ErrTokenDamaged)
+	return false
+}
+
+func decodeChecksummed(cluster [16]byte, key []byte, token string) (Context, error) {
+	var scratch [maxRawToken]byte
+	var text [MaxToken]byte
+	raw, err := decodeText(scratch[:], text[:], token)
+	if err != nil {
+		return Context{}, err
+	}
+	if raw[0] == kindMAC {
+		return Context{}, fmt.Errorf("%w: it is signed, and this gateway has no context key", ErrTokenDamaged)
+	}
+	body, given, err := splitSeal(raw, kindChecksum, checksumLen)
+	if err != nil {
+		return Context{}, err
+	}
+	if sum := sha256.Sum256(body); !bytes.Equal(sum[:checksumLen], given) {
+		return Context{}, fmt.Errorf("%w: its checksum is wrong", ErrTokenDamaged)
+	}
+	return readBody(body, cluster, key)
+}
+
+// splitSeal parts a token of this kind from the seal at its end.
+func splitSeal(raw []byte, kind byte, seal int) (body, given []byte, err error) {
+	if raw[0] != kind {
+		return nil, nil, fmt.Errorf("%w: %d", ErrTokenVersion, raw[0])
+	}
+	if len(raw) < contextAt+seal {
+		return nil, nil, fmt.Errorf("%w: cut short", ErrTokenDamaged)
+	}
+	return raw[:len(raw)-seal], raw[len(raw)-seal:], nil
 }
 
 // decodeText decodes URL-safe base64 without padding into raw and refuses every spelling but the encoder's: line breaks,
