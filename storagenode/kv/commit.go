@@ -1,0 +1,369 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"syscall"
+	"time"
+
+	"github.com/dotring/dotring/storagenode/engine"
+)
+
+const (
+	reopenMinDelay = 10 * time.Millisecond
+	// steadyAfter is how long an engine must have worked for the next failure to be met without delay.
+	steadyAfter = 10 * time.Second
+	// keepOps bounds what the committer keeps allocated between batches.
+	keepOps = 4096
+)
+
+// committer is the one goroutine that writes to the engine, closes it and opens it again, so that nothing can succeed
+// behind a failed write. Its fields are its own.
+type committer struct {
+	store    *Store
+	life     *life // nil while the engine is closed
+	state    state
+	ops      []*op
+	batch    engine.Batch
+	stateBuf [stateLen]byte
+	dirty    bool // something was applied without a sync
+	synced   time.Time
+	checked  time.Time
+	delay    time.Duration // before the last attempt to reopen
+}
+
+// run commits until the store is closed.
+func (c *committer) run() {
+	s := c.store
+	defer close(s.done)
+	every := s.cfg.CheckEvery
+	if s.cfg.Sync == SyncInterval {
+		every = min(every, s.cfg.SyncEvery)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		if c.life == nil && !c.reopen() {
+			c.finish()
+			return
+		}
+		select {
+		case <-ticker.C:
+			c.tick()
+			continue
+		default:
+		}
+		if c.commitQueued() {
+			continue
+		}
+		select {
+		case <-s.queue.wake:
+		case <-ticker.C:
+			c.tick()
+		case <-s.closing:
+			c.finish()
+			return
+		}
+	}
+}
+
+// commitQueued commits one batch of what is queued; false says that there was nothing.
+func (c *committer) commitQueued() bool {
+	s := c.store
+	c.ops = s.queue.take(c.ops[:0], s.cfg.BatchMaxItems, min(s.cfg.BatchMaxBytes, c.life.maxRecord))
+	if len(c.ops) == 0 {
+		return false
+	}
+	next := c.build()
+	begin := time.Now()
+	err := c.life.eng.Apply(&c.batch, s.cfg.Sync == SyncAlways)
+	s.metrics.commit(time.Since(begin), len(c.ops), c.batch.Size())
+	if err == nil {
+		err = c.applied(next)
+	}
+	if err != nil {
+		c.fail(err)
+		return true
+	}
+	c.settle(nil)
+	return true
+}
+
+// build fills the batch with c.ops and the state after them.
+func (c *committer) build() state {
+	next := c.state
+	next.commits++
+	c.batch.Reset()
+	last := c.ops[len(c.ops)-1].seq
+	for _, o := range c.ops {
+		next.keys += o.keysMore
+		next.bytes += o.bytesMore
+		// A later write of the same key in the same batch contains this one.
+		if newer := o.newer.Load(); newer != 0 && newer <= last {
+			continue
+		}
+		c.batch.Put(o.disk, o.rec)
+	}
+	c.batch.Put(stateKey, appendState(c.stateBuf[:0], next))
+	return next
+}
+
+// applied takes note of a batch that the engine took, and syncs where that is due.
+func (c *committer) applied(next state) error {
+	s := c.store
+	c.setState(next)
+	s.batches.Add(1)
+	if s.cfg.Sync == SyncAlways {
+		return nil
+	}
+	c.dirty = true
+	if s.cfg.Sync == SyncInterval && time.Since(c.synced) >= s.cfg.SyncEvery {
+		return c.sync()
+	}
+	return nil
+}
+
+func (c *committer) setState(next state) {
+	c.state = next
+	c.store.commits.Store(int64(next.commits))
+	c.store.keys.Store(next.keys)
+	c.store.bytes.Store(next.bytes)
+}
+
+func (c *committer) sync() error {
+	c.synced = time.Now()
+	if err := c.life.eng.Sync(); err != nil {
+		return err
+	}
+	c.dirty = false
+	return nil
+}
+
+// settle ends the writes in c.ops: they stop being pending, their room in the queue is given back, and then, outside of
+// all locks, everyone who waits for them is told, in the order of the queue.
+func (c *committer) settle(outcome error) {
+	s := c.store
+	for _, o := range c.ops {
+		if o.stripe != nil {
+			o.stripe.settle(o)
+		}
+		if outcome != nil && o.named {
+			s.requests.forget(o.request, o.dot)
+		}
+	}
+	s.queue.settled(c.ops)
+	for _, o := range c.ops {
+		o.call.run(outcome)
+		for _, w := range o.waiters {
+			w.run(outcome)
+		}
+	}
+	clear(c.ops)
+	if c.ops = c.ops[:0]; cap(c.ops) > keepOps {
+		c.ops = nil
+	}
+}
+
+// fail is what a crash would be, without one: the engine may or may not hold the failed batch, and goleveldb would lose
+// what is written behind it. Nobody may use this life any more; all that is in flight is in doubt and forgotten.
+func (c *committer) fail(cause error) {
+	s := c.store
+	s.metrics.failures.Inc()
+	if errors.Is(cause, syscall.ENOSPC) {
+		c.setFull(cause)
+	}
+	s.withdraw(false)
+	c.life.retire()
+	c.ops = s.queue.take(c.ops, math.MaxInt, math.MaxInt)
+	s.cfg.Logger.Error().Err(cause).Int("in_flight", len(c.ops)).
+		Msg("a write to the engine failed: all writes in flight are in doubt, and the engine is reopened")
+	c.settle(fmt.Errorf("%w: %w", ErrInDoubt, cause))
+	if time.Since(c.life.opened) > steadyAfter {
+		c.delay = 0
+	}
+	if err := c.life.eng.Close(); err != nil {
+		s.cfg.Logger.Warn().Err(err).Msg("closing the failed engine")
+	}
+	c.life = nil
+}
+
+// reopen opens the engine again, however long that takes; false says that the store is being closed.
+func (c *committer) reopen() bool {
+	s := c.store
+	for {
+		if c.delay > 0 {
+			timer := time.NewTimer(c.delay)
+			select {
+			case <-timer.C:
+			case <-s.closing:
+				timer.Stop()
+				return false
+			}
+		}
+		c.delay = min(max(2*c.delay, reopenMinDelay), s.cfg.ReopenMaxDelay)
+		select {
+		case <-s.closing:
+			return false
+		default:
+		}
+		err := c.open()
+		if err == nil {
+			s.reopenings.Add(1)
+			s.metrics.reopenings.Inc()
+			s.cfg.Logger.Info().Stringer("actor", s.Actor()).Msg("the engine is open again, with a new actor")
+			return true
+		}
+		if errors.Is(err, ErrClosed) {
+			return false
+		}
+		if errors.Is(err, syscall.ENOSPC) {
+			c.setFull(err)
+		}
+		s.cfg.Logger.Error().Err(err).Dur("retry_after", c.delay).Msg("reopening the engine failed")
+	}
+}
+
+// open starts a new life.
+func (c *committer) open() error {
+	s := c.store
+	eng, err := s.cfg.Open()
+	if err != nil {
+		return fmt.Errorf("kv: opening the engine: %w", err)
+	}
+	l := &life{
+		eng: eng, maxRecord: eng.MaxBatch() - opSize(len(stateKey), stateLen), opened: time.Now(),
+		rand: s.cfg.Rand, logger: s.cfg.Logger, metrics: s.metrics,
+	}
+	next, err := c.load(eng)
+	if err == nil {
+		err = l.renew()
+	}
+	if err != nil {
+		return errors.Join(err, eng.Close())
+	}
+	if eng.Suspect() {
+		s.suspect.Store(true)
+		s.cfg.Logger.Error().Strs("dropped", eng.Recovery().Details).Msg("the engine dropped data when it was opened")
+	}
+	c.setState(next)
+	c.life, c.dirty, c.synced = l, false, time.Now()
+	if !s.publish(l) {
+		return ErrClosed // finish closes the engine
+	}
+	return nil
+}
+
+// load reads the state. Counts are not worth a node that does not start: damaged ones begin anew, which peers that
+// remember the commit number notice, as they should.
+func (c *committer) load(eng engine.Engine) (state, error) {
+	b, err := eng.Get(stateKey, nil)
+	if errors.Is(err, engine.ErrNotFound) {
+		return state{}, nil
+	}
+	var next state
+	if err == nil {
+		next, err = decodeState(b)
+	}
+	if errors.Is(err, engine.ErrDamaged) || errors.Is(err, errState) {
+		c.store.cfg.Logger.Error().Err(err).Msg("the store's counts are damaged and begin anew")
+		return state{}, nil
+	}
+	if err != nil {
+		return state{}, fmt.Errorf("kv: reading the store's state: %w", err)
+	}
+	return next, nil
+}
+
+// tick does what is due now and then: the sync of SyncInterval, the engine's own failures, room on the disk.
+func (c *committer) tick() {
+	s := c.store
+	if c.dirty && s.cfg.Sync == SyncInterval && time.Since(c.synced) >= s.cfg.SyncEvery {
+		if err := c.sync(); err != nil {
+			c.fail(err)
+			return
+		}
+	}
+	if time.Since(c.checked) < s.cfg.CheckEvery {
+		return
+	}
+	c.checked = time.Now()
+	if err := c.life.eng.Err(); err != nil {
+		c.fail(err)
+		return
+	}
+	if s.cfg.Room != nil {
+		if err := s.cfg.Room(); err != nil {
+			c.setFull(err)
+			return
+		}
+	}
+	if s.full.Load() {
+		c.probe()
+	}
+}
+
+func (c *committer) setFull(cause error) {
+	if !c.store.full.Swap(true) {
+		c.store.cfg.Logger.Error().Err(cause).Msg("the disk is full: writes are refused")
+	}
+}
+
+// probe finds out with a small synced write whether a full disk has room again.
+func (c *committer) probe() {
+	next := c.state
+	next.commits++
+	c.batch.Reset()
+	c.batch.Put(stateKey, appendState(c.stateBuf[:0], next))
+	if err := c.life.eng.Apply(&c.batch, true); err != nil {
+		c.fail(err)
+		return
+	}
+	c.setState(next)
+	c.store.full.Store(false)
+	c.store.cfg.Logger.Info().Msg("the disk has room again: writes are taken")
+}
+
+// finish commits what is left and closes the engine.
+func (c *committer) finish() {
+	s := c.store
+	s.withdraw(true)
+	var err error
+	if c.life != nil {
+		c.life.retire()
+		err = c.drain()
+		if closeErr := c.life.eng.Close(); err == nil {
+			err = closeErr
+		}
+		c.life = nil
+	}
+	s.metrics.unregister()
+	if err != nil {
+		s.closeErr = fmt.Errorf("kv: closing: %w", err)
+	}
+}
+
+// drain commits the rest of the queue, and syncs. At the first error the rest is in doubt.
+func (c *committer) drain() error {
+	s := c.store
+	for {
+		c.ops = s.queue.take(c.ops[:0], s.cfg.BatchMaxItems, min(s.cfg.BatchMaxBytes, c.life.maxRecord))
+		if len(c.ops) == 0 {
+			break
+		}
+		next := c.build()
+		if err := c.life.eng.Apply(&c.batch, s.cfg.Sync == SyncAlways); err != nil {
+			c.ops = s.queue.take(c.ops, math.MaxInt, math.MaxInt)
+			c.settle(fmt.Errorf("%w: %w", ErrInDoubt, err))
+			return err
+		}
+		c.setState(next)
+		s.batches.Add(1)
+		c.dirty = c.dirty || s.cfg.Sync != SyncAlways
+		c.settle(nil)
+	}
+	if c.dirty {
+		return c.sync()
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package kv
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// metaHeadroom is how many pieces of node state fit above the bound of items: layouts must not wait behind clients.
+const metaHeadroom = 64
+
+// queue is what waits to be committed, first in first out. Its bounds count what was taken but is not settled yet too.
+type queue struct {
+	maxItems, maxBytes int
+	wake               chan struct{} // has room for one; filled when the queue stops being empty
+
+	items, bytes atomic.Int64 // changed under mu, or by settled
+
+	mu   sync.Mutex
+	seq  uint64
+	ops  []*op
+	head int // of those not taken yet
+}
+
+func (q *queue) init(maxItems, maxBytes int) {
+	q.maxItems, q.maxBytes, q.wake = maxItems, maxBytes, make(chan struct{}, 1)
+}
+
+// isFull says that no write is taken now.
+func (q *queue) isFull() bool {
+	return q.items.Load() >= int64(q.maxItems) || q.bytes.Load() >= int64(q.maxBytes)
+}
+
+// push queues o and numbers it, or returns ErrOverloaded at once.
+func (q *queue) push(o *op) error {
+	size, limit := int64(o.size()), int64(q.maxItems)
+	if o.stripe == nil {
+		limit += metaHeadroom
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items, bytes := q.items.Load(), q.bytes.Load()
+	if items >= limit || items > 0 && bytes+size > int64(q.maxBytes) && o.stripe != nil {
+		return ErrOverloaded
+	}
+	q.items.Add(1)
+	q.bytes.Add(size)
+	q.seq++
+	o.seq = q.seq
+	q.ops = append(q.ops, o)
+	if len(q.ops)-q.head == 1 {
+		select {
+		case q.wake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// take appends to dst what is queued, in order, within the bounds, but at least one where there is any.
+func (q *queue) take(dst []*op, maxItems, maxBytes int) []*op {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	bytes := 0
+	for n := 0; q.head < len(q.ops) && n < maxItems; n++ {
+		o := q.ops[q.head]
+		if bytes += o.size(); n > 0 && bytes > maxBytes {
+			break
+		}
+		dst = append(dst, o)
+		q.ops[q.head] = nil
+		q.head++
+	}
+	switch {
+	case q.head == len(q.ops):
+		q.ops, q.head = q.ops[:0], 0
+	case q.head > len(q.ops)/2:
+		n := copy(q.ops, q.ops[q.head:])
+		clear(q.ops[n:])
+		q.ops, q.head = q.ops[:n], 0
+	}
+	return dst
+}
+
+// settled makes room for as much as ops took.
+func (q *queue) settled(ops []*op) {
+	bytes := 0
+	for _, o := range ops {
+		bytes += o.size()
+	}
+	q.items.Add(-int64(len(ops)))
+	q.bytes.Add(-int64(bytes))
+}
+
+func (q *queue) load() (items, bytes int) { return int(q.items.Load()), int(q.bytes.Load()) }

@@ -1,0 +1,114 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/engine"
+)
+
+// MaxMetaName and MaxMetaValue bound a piece of node state, in bytes.
+const (
+	MaxMetaName  = 100
+	MaxMetaValue = 1 << 20
+)
+
+// Read returns the durable record of key, verified, in memory that the caller owns. ErrNotFound says that there is none;
+// any other error says nothing about the key: ErrInvalid, ErrReopening, ErrClosed, engine.ErrDamaged or a failed read.
+func (s *Store) Read(key []byte) ([]byte, error) {
+	p, err := s.find(key)
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	l, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer l.gate.RUnlock()
+	return s.readDurable(l, p)
+}
+
+// Scan calls fn with the durable records of the slots in r, by slot and hash, as they were when Scan was called; after,
+// if it is not nil, is a key of r behind which it starts, whether it is still there or not. key and rec are valid only
+// until fn returns and must not be modified. Scan ends with nil after the last or when fn wants no more, with fn's error
+// as it is, and with an error at what it cannot read or finds damaged: it skips nothing. fn must not block for long or
+// call Close: a scan keeps the engine from being reopened.
+func (s *Store) Scan(r ring.Range, after []byte, fn func(key, rec []byte) (more bool, err error)) error {
+	from, to := slotBound(r.From), slotBound(r.To)
+	if after != nil {
+		p, err := s.find(after)
+		if err != nil {
+			return err
+		}
+		// The smallest key behind it.
+		if next := string(p.disk) + "\x00"; next > string(from) {
+			from = []byte(next)
+		}
+		p.release()
+	}
+	if string(from) >= string(to) {
+		return nil
+	}
+	l, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer l.gate.RUnlock()
+	return l.eng.Iterate(from, to, func(k, rec []byte) (bool, error) {
+		if l.ending.Load() {
+			if s.closed.Load() {
+				return false, ErrClosed
+			}
+			return false, ErrReopening
+		}
+		if len(k) <= recordPrefix {
+			return false, s.readError(fmt.Errorf("%w: a disk key of %d bytes", engine.ErrDamaged, len(k)))
+		}
+		if err := record.Verify(k[recordPrefix:], rec); err != nil {
+			return false, s.readError(fmt.Errorf("%w: key %x: %w", engine.ErrDamaged, k[recordPrefix:], err))
+		}
+		return fn(k[recordPrefix:], rec)
+	})
+}
+
+// PutMeta queues a small piece of node state, of MaxMetaValue at most, behind all writes queued before it: when it is
+// durable, so are they. v is copied. If the error is nil, done is called exactly once, by the committer. Errors:
+// ErrInvalid, ErrOverloaded, ErrDiskFull, ErrReopening, ErrClosed.
+func (s *Store) PutMeta(name string, v []byte, done func(error)) error {
+	if name == "" || len(name) > MaxMetaName || len(v) > MaxMetaValue {
+		return fmt.Errorf("%w: node state %q of %d bytes", ErrInvalid, name, len(v))
+	}
+	l, err := s.acquireWrite()
+	if err != nil {
+		return err
+	}
+	defer l.gate.RUnlock()
+	o := newOp(metaKey(name), append([]byte(nil), v...))
+	o.call = callback{mint: done}
+	if o.size() > l.maxRecord {
+		return fmt.Errorf("%w: node state %q", ErrTooLarge, name)
+	}
+	return s.queue.push(o)
+}
+
+// GetMeta returns a durable piece of node state, in memory that the caller owns. ErrNotFound says that there is none.
+func (s *Store) GetMeta(name string) ([]byte, error) {
+	l, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer l.gate.RUnlock()
+	v, err := l.eng.Get(metaKey(name), nil)
+	if errors.Is(err, engine.ErrNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	return v, nil
+}
+
+func metaKey(name string) []byte { return append([]byte{tagMeta}, name...) }

@@ -1,0 +1,396 @@
+package kv
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/storagenode/engine"
+)
+
+// Mint is a client's write that asks for a dot. The store keeps none of its slices.
+type Mint struct {
+	Key         []byte // 1 to MaxKey bytes
+	Value       []byte // empty for a tombstone
+	ContentType string
+	Meta        []byte
+	Tombstone   bool
+	Checksum    uint32 // CRC32C of Value, computed where it entered
+	// Context is what the writer has seen; nil replaces all that is known here.
+	Context *causal.Context
+	// RequestID names the write, if it is not empty: the same id for the same key makes no second dot. It is remembered
+	// until Deadline, and if the client chose it for Config.RequestIDTTL.
+	RequestID       string
+	ClientRequestID bool
+	// Base is a record of the key that is merged first, in the same step; it is kept only with the write.
+	Base []byte
+	// Deadline is when the mint is no longer wanted; zero is never. A write that was queued is never dropped.
+	Deadline time.Time
+}
+
+// Minted is what a mint made.
+type Minted struct {
+	Record   []byte // the key's newest local record, which covers Dot; shared, not to be modified
+	Dot      causal.Dot
+	Repeated bool // the request id was known: Dot is that of the first time
+}
+
+// Mint issues a dot for a write and queues it. It returns before the write is durable; whoever reads the store does not
+// see it until then, later mints and applies of the key do. If the error is nil, durable is called exactly once, maybe
+// before Mint returns: with nil once the record is durable, else with ErrInDoubt. A repeat of a write that is durable
+// calls it before it returns. With an error nothing was done and nothing will be, but for a repeated id with ErrInDoubt.
+//
+// Errors: ErrInvalid, ErrExpired, ErrOverloaded, ErrBehind, ErrTooManySiblings, ErrTooLarge, ErrClockTooLarge,
+// ErrDiskFull, ErrReopening, ErrClosed, and those of a failed local read, which is never taken for absence.
+func (s *Store) Mint(m Mint, durable func(error)) (Minted, error) {
+	out, now, err := s.mint(&m, callback{mint: durable})
+	s.metrics.mint(out.Repeated, err)
+	if err != nil {
+		return Minted{}, err
+	}
+	if now && durable != nil {
+		durable(nil)
+	}
+	return out, nil
+}
+
+// mint says with now that the callback was not taken: the record is durable.
+func (s *Store) mint(m *Mint, call callback) (out Minted, now bool, err error) {
+	base, err := checkMint(m)
+	if err != nil {
+		return Minted{}, false, err
+	}
+	p, err := s.find(m.Key)
+	if err != nil {
+		return Minted{}, false, err
+	}
+	defer p.release()
+	l, err := s.acquireWrite()
+	if err != nil {
+		return Minted{}, false, err
+	}
+	defer l.gate.RUnlock()
+	p.stripe.mu.Lock()
+	defer p.stripe.mu.Unlock()
+
+	clock := s.cfg.Now()
+	if !m.Deadline.IsZero() && !clock.Before(m.Deadline) {
+		return Minted{}, false, ErrExpired
+	}
+	var id requestID
+	if m.RequestID != "" {
+		id = s.requests.hash(m.Key, m.RequestID)
+		if dot, known := s.requests.get(id, clock); known {
+			return s.repeat(l, p, dot, call)
+		}
+	}
+	o, err := s.mintOp(l, p, m, base, clock)
+	if err != nil {
+		return Minted{}, false, err
+	}
+	o.call, o.request, o.named = call, id, m.RequestID != ""
+	if err := p.stripe.enqueue(&s.queue, o); err != nil {
+		return Minted{}, false, err
+	}
+	if o.named {
+		s.requests.put(id, o.dot, s.remember(m, clock), clock, m.ClientRequestID)
+	}
+	s.minted.Add(1)
+	return Minted{Record: o.rec, Dot: o.dot}, false, nil
+}
+
+// checkMint checks what needs no lock, and decodes the base.
+func checkMint(m *Mint) (base causal.Set, err error) {
+	if m.Tombstone && len(m.Value) > 0 {
+		return causal.Set{}, fmt.Errorf("%w: a tombstone with a value", ErrInvalid)
+	}
+	if record.Checksum(m.Value) != m.Checksum {
+		return causal.Set{}, fmt.Errorf("%w: the value's checksum is wrong", ErrInvalid)
+	}
+	if m.Context != nil {
+		if err := m.Context.Valid(); err != nil {
+			return causal.Set{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	if len(m.Base) == 0 {
+		return causal.Set{}, nil
+	}
+	if err := record.Verify(m.Key, m.Base); err != nil {
+		return causal.Set{}, fmt.Errorf("%w: base: %w", ErrInvalid, err)
+	}
+	if base, err = record.Decode(m.Key, m.Base); err != nil {
+		return causal.Set{}, fmt.Errorf("%w: base: %w", ErrInvalid, err)
+	}
+	return base, nil
+}
+
+// mintOp makes the write of a new dot, not queued yet. A dot whose write is then refused is never used.
+func (s *Store) mintOp(l *life, p *place, m *Mint, base causal.Set, now time.Time) (*op, error) {
+	if s.queue.isFull() {
+		return nil, ErrOverloaded
+	}
+	old, _, err := s.current(l, p)
+	if err != nil {
+		return nil, err
+	}
+	local, err := decodeLocal(p, old)
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	if len(base.Clock) > 0 {
+		local = causal.Merge(local, base)
+	}
+	l.hear(local.Clock, nil)
+	if m.Context != nil {
+		l.hear(m.Context.Vector, m.Context.Dots)
+	}
+	dot, err := l.issue()
+	if err != nil {
+		return nil, err
+	}
+	set, err := causal.Mint(local, m.Context, causal.Sibling{
+		Dot: dot, Tombstone: m.Tombstone, Time: hybridTime(now, local.Siblings), ContentType: m.ContentType,
+		Meta: m.Meta, Checksum: m.Checksum, Value: m.Value,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := set.Check(s.cfg.Limits); err != nil {
+		s.logLimit(m, err)
+		return nil, err
+	}
+	rec := record.Append(nil, m.Key, set)
+	o, err := newRecordOp(l, p, old, rec)
+	if err != nil {
+		return nil, err
+	}
+	o.dot = dot
+	return o, nil
+}
+
+// repeat answers a mint whose id is known, with the first dot and the newest local record.
+func (s *Store) repeat(l *life, p *place, dot causal.Dot, call callback) (Minted, bool, error) {
+	rec, pending, err := s.current(l, p)
+	if err != nil {
+		return Minted{}, false, err
+	}
+	var clock causal.Vector
+	if rec != nil {
+		if clock, err = record.DecodeClock(p.key(), rec); err != nil {
+			return Minted{}, false, s.readError(fmt.Errorf("%w: %w", engine.ErrDamaged, err))
+		}
+	}
+	if !clock.Covers(dot) {
+		return Minted{}, false, fmt.Errorf("%w: the record that was written under this request id is gone", ErrInDoubt)
+	}
+	out := Minted{Record: rec, Dot: dot, Repeated: true}
+	return out, pending == nil || !p.stripe.attach(pending, call), nil
+}
+
+// remember returns until when the id of m, which came now, is remembered.
+func (s *Store) remember(m *Mint, now time.Time) time.Time {
+	limit := now.Add(s.cfg.RequestIDTTL)
+	if m.ClientRequestID || m.Deadline.IsZero() || m.Deadline.After(limit) {
+		return limit
+	}
+	return m.Deadline
+}
+
+// hybridTime is the later of now and just after the newest sibling, in milliseconds << 16 (Kulkarni et al., "Logical
+// Physical Clocks", 2014). Only the policy "last write wins" looks at it.
+func hybridTime(now time.Time, siblings []causal.Sibling) uint64 {
+	t := uint64(max(now.UnixMilli(), 0)) << 16
+	for i := range siblings {
+		if last := siblings[i].Time; last >= t {
+			t = last
+			if t < math.MaxUint64 {
+				t++
+			}
+		}
+	}
+	return t
+}
+
+// Apply merges a record that was minted anywhere, and queues the result. Applying a record twice, or an older one,
+// changes nothing. rec belongs to the store from here on and must not be modified, also where an error is returned; key
+// is copied. If the error is nil, done is called exactly once, maybe before Apply returns: with nil once a state that
+// covers rec is durable (changed says whether rec added to it), else with ErrInDoubt. With an error nothing was done.
+//
+// Errors: ErrInvalid, ErrOverloaded, ErrTooLarge (the merge is beyond what the engine takes), ErrDiskFull,
+// ErrReopening, ErrClosed, and those of a failed local read.
+func (s *Store) Apply(key, rec []byte, done func(changed bool, err error)) error {
+	outcome, err := s.apply(key, rec, callback{apply: done})
+	s.metrics.apply(outcome, err)
+	if err == nil && outcome == unchangedDurable && done != nil {
+		done(false, nil)
+	}
+	return err
+}
+
+// applied is what became of a record.
+type applied int
+
+const (
+	changed applied = iota
+	unchangedPending
+	unchangedDurable // the callback was not taken
+)
+
+func (s *Store) apply(key, rec []byte, call callback) (applied, error) {
+	p, err := s.find(key)
+	if err != nil {
+		return 0, err
+	}
+	defer p.release()
+	if err := record.Verify(key, rec); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	clock, err := record.DecodeClock(key, rec)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if len(clock) == 0 {
+		return 0, fmt.Errorf("%w: a record of no write", ErrInvalid)
+	}
+	l, err := s.acquireWrite()
+	if err != nil {
+		return 0, err
+	}
+	defer l.gate.RUnlock()
+	l.hear(clock, nil)
+	if s.queue.isFull() {
+		return 0, ErrOverloaded
+	}
+	p.stripe.mu.Lock()
+	defer p.stripe.mu.Unlock()
+
+	old, pending, err := s.current(l, p)
+	if err != nil {
+		return 0, err
+	}
+	next, err := merge(p, old, rec)
+	if err != nil {
+		return 0, s.readError(err)
+	}
+	if next == nil {
+		if pending != nil && p.stripe.attach(pending, call) {
+			return unchangedPending, nil
+		}
+		return unchangedDurable, nil
+	}
+	o, err := newRecordOp(l, p, old, next)
+	if err != nil {
+		return 0, err
+	}
+	o.call = call
+	o.call.changed = true
+	return changed, p.stripe.enqueue(&s.queue, o)
+}
+
+// merge returns the record that has old and rec merged: nil where that is old, rec itself where it is rec. old may be
+// nil; rec was verified.
+func merge(p *place, old, rec []byte) ([]byte, error) {
+	if old == nil {
+		return rec, nil
+	}
+	if bytes.Equal(old, rec) {
+		return nil, nil
+	}
+	local, err := decodeLocal(p, old)
+	if err != nil {
+		return nil, err
+	}
+	other, err := record.Decode(p.key(), rec)
+	if err != nil {
+		return nil, err
+	}
+	merged := causal.Merge(local, other)
+	if sameSet(&merged, &local) {
+		return nil, nil
+	}
+	if sameSet(&merged, &other) {
+		return rec, nil
+	}
+	return record.Append(nil, p.key(), merged), nil
+}
+
+// sameSet says whether two sets, of which one is a merge with the other, have equal bytes. A value is equal where its
+// dot and checksum are.
+func sameSet(a, b *causal.Set) bool {
+	return slices.Equal(a.Clock, b.Clock) && slices.EqualFunc(a.Siblings, b.Siblings, func(x, y causal.Sibling) bool {
+		return x.Dot == y.Dot && x.Checksum == y.Checksum && x.Time == y.Time && x.Tombstone == y.Tombstone &&
+			x.Expiry == y.Expiry && x.ContentType == y.ContentType && len(x.Value) == len(y.Value) &&
+			bytes.Equal(x.Meta, y.Meta)
+	})
+}
+
+// current returns the newest record of the key, and the write that carries it where that is not durable yet. The record
+// is nil where there is none. The caller holds the key's lock. What is read from the engine is verified whole, so that
+// damage is neither merged nor minted upon.
+func (s *Store) current(l *life, p *place) (rec []byte, pending *op, err error) {
+	// The order matters: a write leaves what is pending only after the engine has it.
+	if o := p.stripe.newest(p); o != nil {
+		return o.rec, o, nil
+	}
+	rec, err = s.readDurable(l, p)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil, nil
+	}
+	return rec, nil, err
+}
+
+// readDurable returns the record in the engine, verified, in memory of its own; ErrNotFound where there is none.
+func (s *Store) readDurable(l *life, p *place) ([]byte, error) {
+	rec, err := l.eng.Get(p.disk, nil)
+	if err != nil {
+		if errors.Is(err, engine.ErrNotFound) {
+			return nil, ErrNotFound
+		}
+		return nil, s.readError(err)
+	}
+	if err := record.Verify(p.key(), rec); err != nil {
+		return nil, s.readError(fmt.Errorf("%w: %w", engine.ErrDamaged, err))
+	}
+	return rec, nil
+}
+
+// decodeLocal decodes a record that current returned.
+func decodeLocal(p *place, rec []byte) (causal.Set, error) {
+	if rec == nil {
+		return causal.Set{}, nil
+	}
+	set, err := record.Decode(p.key(), rec)
+	if err != nil {
+		return causal.Set{}, fmt.Errorf("%w: %w", engine.ErrDamaged, err)
+	}
+	return set, nil
+}
+
+// newRecordOp makes the write that replaces old, which may be nil, by rec.
+func newRecordOp(l *life, p *place, old, rec []byte) (*op, error) {
+	if size := opSize(len(p.disk), len(rec)); size > l.maxRecord {
+		return nil, fmt.Errorf("%w: %d bytes, the engine takes %d", ErrTooLarge, size, l.maxRecord)
+	}
+	o := newOp(p.disk, rec)
+	o.hash, o.stripe = p.hash, p.stripe
+	o.bytesMore = int64(len(rec)) - int64(len(old))
+	if old == nil {
+		o.keysMore = 1
+	}
+	return o, nil
+}
+
+// logLimit logs a mint refused by a limit, at most one a second.
+func (s *Store) logLimit(m *Mint, err error) {
+	now := s.cfg.Now().Unix()
+	if last := s.lastLimitLog.Load(); last == now || !s.lastLimitLog.CompareAndSwap(last, now) {
+		return
+	}
+	s.cfg.Logger.Warn().Err(err).Hex("key", m.Key).Str("request_id", m.RequestID).
+		Msg("a write was refused because its record would exceed a limit")
+}
