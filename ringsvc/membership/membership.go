@@ -112,7 +112,7 @@ type Member struct {
 type Config struct {
 	Name          string               // unique in the cluster: 1 to 128 letters, digits, '-' and '.'
 	BindAddr      string               // host:port to listen on (TCP and UDP); port 0 takes a free one; unused with a Transport
-	AdvertiseAddr string               // host:port that others reach it at; BindAddr when empty
+	AdvertiseAddr string               // host:port that others reach it at, which needs a fixed port in BindAddr; BindAddr when empty
 	Interval      time.Duration        // time between probes; 1 s when zero
 	KeyFile       string               // JSON array of base64 keys of 16, 24 or 32 bytes, the first one encrypts; no encryption when empty
 	Local         Member               // what the node says of itself at first
@@ -230,6 +230,9 @@ func serfConfig(cfg Config, logger zerolog.Logger) (*serf.Config, error) {
 
 // setAddresses resolves what memberlist wants as plain IP addresses.
 func setAddresses(ml *memberlist.Config, bind, advertise string) error {
+	if bind == "" {
+		return errors.New("membership: no address to listen on")
+	}
 	b, err := net.ResolveTCPAddr("tcp", bind)
 	if err != nil {
 		return fmt.Errorf("membership: address to listen on %q: %w", bind, err)
@@ -249,6 +252,9 @@ func setAddresses(ml *memberlist.Config, bind, advertise string) error {
 	}
 	if a.IP == nil || a.IP.IsUnspecified() || a.Port == 0 {
 		return fmt.Errorf("membership: advertised address %q must name a host and a port", advertise)
+	}
+	if b.Port == 0 { // memberlist would advertise the port it was given
+		return fmt.Errorf("membership: to advertise %q the port to listen on must be fixed", advertise)
 	}
 	ml.AdvertiseAddr = a.IP.String()
 	ml.AdvertisePort = a.Port
@@ -427,7 +433,7 @@ func (c *Cluster) Join(ctx context.Context, addrs []string) (reached int, err er
 		case r, more := <-results:
 			if !more {
 				if answered < len(addrs) { // cut short
-					failed = append(failed, cmpErr(ctx.Err(), ErrClosed))
+					failed = append(failed, firstErr(ctx.Err(), ErrClosed))
 				}
 				return reached, errors.Join(failed...)
 			}
@@ -443,8 +449,8 @@ func (c *Cluster) Join(ctx context.Context, addrs []string) (reached int, err er
 	}
 }
 
-// cmpErr returns the first error that is not nil.
-func cmpErr(errs ...error) error {
+// firstErr returns the first error that is not nil.
+func firstErr(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
 			return err

@@ -72,7 +72,7 @@ func decodeTags(tags map[string]string) (Member, error) {
 	if _, ok := tags[tagID]; !ok {
 		return Member{}, fmt.Errorf("%w: no id", ErrTags)
 	}
-	err := cmpErr(
+	err := firstErr(
 		getBytes(tags, tagID, m.ID[:]),
 		getBytes(tags, tagCluster, m.Cluster[:]),
 		getBytes(tags, tagActor, m.Actor[:]),
