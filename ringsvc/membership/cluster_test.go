@@ -205,6 +205,34 @@ func TestSetLocalReachesAll(t *testing.T) {
 	})
 }
 
+// TestSettings holds what could not be noticed in a short test.
+func TestSettings(t *testing.T) {
+	for _, test := range []struct{ interval, probe, timeout time.Duration }{
+		{0, time.Second, 500 * time.Millisecond},
+		{-1, time.Second, 500 * time.Millisecond},
+		{5 * time.Second, 5 * time.Second, 500 * time.Millisecond},
+		{200 * time.Millisecond, 200 * time.Millisecond, 100 * time.Millisecond},
+	} {
+		conf, err := serfConfig(Config{Name: "node", BindAddr: "127.0.0.1:7201", Interval: test.interval}, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ml := conf.MemberlistConfig
+		if ml.ProbeInterval != test.probe || ml.ProbeTimeout != test.timeout {
+			t.Errorf("interval %v: probes each %v for %v", test.interval, ml.ProbeInterval, ml.ProbeTimeout)
+		}
+		if conf.ReconnectTimeout < 7*24*time.Hour {
+			t.Errorf("a failed member is forgotten after %v", conf.ReconnectTimeout)
+		}
+		if ml.RetransmitMult < 4 || conf.MinQueueDepth < 4096 {
+			t.Errorf("too thrifty for hundreds of nodes: retransmissions %d, queue %d", ml.RetransmitMult, conf.MinQueueDepth)
+		}
+		if conf.SnapshotPath != "" || !ml.GossipVerifyIncoming || !ml.GossipVerifyOutgoing || !conf.EnableNameConflictResolution {
+			t.Error("a snapshot loses events, unverified gossip is no secret, twins must not live")
+		}
+	}
+}
+
 func TestChangedFiresWithoutEvents(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memtransport.Network) {
 		c := open(t, config(t, n, 0))
@@ -243,6 +271,9 @@ func TestCrashAndReturn(t *testing.T) {
 					t.Errorf("the tags of a failed member are gone: %+v", got)
 				}
 				time.Sleep(test.wait)
+				if !status(others, 2, Failed)() {
+					t.Error("the failed member is forgotten")
+				}
 				cfg := config(t, n, test.addr)
 				cfg.Name, cfg.Local = "node-2", local(2)
 				cfg.Local.Actor[0] = 99
