@@ -1,0 +1,89 @@
+package record_test
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
+)
+
+// usual is the record most keys have: a clock of five actors and one value of 1 KiB.
+func usual() causal.Set {
+	s := causal.Set{}
+	for i := range 5 {
+		e := causal.Entry{Counter: uint64(1000 + i)}
+		binary.BigEndian.PutUint64(e.Actor[:], uint64(i)<<54)
+		s.Clock = append(s.Clock, e)
+	}
+	s.Siblings = []causal.Sibling{sibling(s.Clock[3], "application/json", strings.Repeat("x", 1024))}
+	return s
+}
+
+// Estimate: 1.2 KB copied, 140 bytes of CRC32C, 120 ns, no allocation.
+func BenchmarkAppend(b *testing.B) {
+	b.ReportAllocs()
+	s := usual()
+	buffer := make([]byte, 0, s.Size())
+	for b.Loop() {
+		buffer = record.Append(buffer[:0], key, s)
+	}
+}
+
+// Estimate: two allocations of 128 bytes, the CRC, a walk, 200 ns.
+func BenchmarkDecode(b *testing.B) {
+	b.ReportAllocs()
+	r := record.Append(nil, key, usual())
+	for b.Loop() {
+		if _, err := record.Decode(key, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Estimate: one allocation, the CRC and five entries, 100 ns.
+func BenchmarkDecodeClock(b *testing.B) {
+	b.ReportAllocs()
+	r := record.Append(nil, key, usual())
+	for b.Loop() {
+		if _, err := record.DecodeClock(key, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Estimate: a decode without its allocations, and 1 KiB of CRC32C at 10 GB/s, 220 ns.
+func BenchmarkVerify(b *testing.B) {
+	b.ReportAllocs()
+	r := record.Append(nil, key, usual())
+	b.SetBytes(int64(len(r)))
+	for b.Loop() {
+		if err := record.Verify(key, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Estimate: XXH3-128 of 160 bytes, 15 ns, no allocation.
+func BenchmarkDigestOf(b *testing.B) {
+	b.ReportAllocs()
+	r := record.Append(nil, key, usual())
+	for b.Loop() {
+		if _, err := record.DigestOf(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Estimate: as Verify without the value's checksum, 120 ns, no allocation.
+func BenchmarkValueSpan(b *testing.B) {
+	b.ReportAllocs()
+	s := usual()
+	r := record.Append(nil, key, s)
+	for b.Loop() {
+		if _, _, err := record.ValueSpan(key, r, s.Siblings[0].Dot); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
