@@ -72,11 +72,13 @@ func NextStep(v *View, self NodeID, f Fence) Step {
 	return Step{}
 }
 
-// syncPulls lists what self must fetch to serve reads by next. Where next has the very owners that base has, any read quorum already meets any
-// write quorum, and nothing is fetched. Where they differ an owner that stays fetches too: it may be the one that missed a write, and next may
-// have so few replicas that a read asks it alone.
+// syncPulls lists what self must fetch to serve reads by next. Where next has the very owners that base has, and asks no more of writes, a read
+// quorum by next already meets every write quorum by base, and nothing is fetched. (Where next asks more of writes, reads may ask less, and
+// would miss a write of before.) Where owners differ one that stays fetches too: it may be the one that missed a write, and next may have so
+// few replicas that a read asks it alone.
 func syncPulls(base, next *Layout, self NodeID) []Pull {
 	need := base.syncNeed()
+	same := next.syncNeed() >= need
 	old := base.table()
 	shared := make(map[string][]NodeID)
 	var out []Pull
@@ -85,7 +87,7 @@ func syncPulls(base, next *Layout, self NodeID) []Pull {
 			return
 		}
 		old.within(r, func(part Range, sources []NodeID) {
-			if sameNodes(owners, sources) {
+			if same && sameNodes(owners, sources) {
 				return
 			}
 			sorted := internSorted(shared, sources)
