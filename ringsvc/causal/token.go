@@ -234,7 +234,7 @@ func splitSeal(raw []byte, kind byte, seal int) (body, given []byte, err error) 
 func decodeText(raw, text []byte, token string) ([]byte, error) {
 	text = text[:copy(text, token)]
 	n, err := base64.RawURLEncoding.Decode(raw, text)
-	if err != nil || n == 0 || n != base64.RawURLEncoding.DecodedLen(len(text)) {
+	if err != nil || n == 0 || len(text) != base64.RawURLEncoding.EncodedLen(n) {
 		return nil, fmt.Errorf("%w: not a context token", ErrTokenDamaged)
 	}
 	if over := n % 3; over > 0 {

@@ -162,7 +162,7 @@ func TestTokenErrors(t *testing.T) {
 	}
 }
 
-// No token but the one that was made is taken: each character replaced by each other, and each cut.
+// No token but the one that was made is taken: each character replaced by each other, each cut, line breaks anywhere.
 func TestTokenHasOneSpelling(t *testing.T) {
 	t.Parallel()
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -178,6 +178,11 @@ func TestTokenHasOneSpelling(t *testing.T) {
 					changed := token[:i] + string(r) + token[i+1:]
 					if _, err := ring.DecodeToken(modelCluster, modelKey, changed); changed != token && !errors.Is(err, causal.ErrToken) {
 						t.Fatalf("character %d of %q made %q: %v", i, token, r, err)
+					}
+				}
+				for _, lines := range []string{"\n", "\r", "\r\n", "\n\n\n\n"} {
+					if _, err := ring.DecodeToken(modelCluster, modelKey, token[:i]+lines+token[i:]); !errors.Is(err, causal.ErrToken) {
+						t.Fatalf("%q broken at %d: %v", token, i, err)
 					}
 				}
 				if _, err := ring.DecodeToken(modelCluster, modelKey, token[:i]); !errors.Is(err, causal.ErrToken) {

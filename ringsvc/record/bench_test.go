@@ -22,6 +22,7 @@ func usual() causal.Set {
 }
 
 // Estimate: 1.2 KB copied, 140 bytes of CRC32C, 120 ns, no allocation.
+// Measured on a virtual AMD EPYC core that others shared, as all below: 75 to 120 ns, 0.
 func BenchmarkAppend(b *testing.B) {
 	b.ReportAllocs()
 	s := usual()
@@ -31,7 +32,8 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// Estimate: two allocations of 128 bytes, the CRC, a walk, 200 ns.
+// Estimate: two allocations of 128 bytes, the CRC, a walk, 200 ns. Measured: 330 to 440 ns, 2; clearing what
+// was allocated and checking the canonical form cost more than was thought.
 func BenchmarkDecode(b *testing.B) {
 	b.ReportAllocs()
 	r := record.Append(nil, key, usual())
@@ -42,7 +44,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// Estimate: one allocation, the CRC and five entries, 100 ns.
+// Estimate: one allocation, the CRC and five entries, 100 ns. Measured: 200 ns, 1; an entry costs 20 ns and not 5.
 func BenchmarkDecodeClock(b *testing.B) {
 	b.ReportAllocs()
 	r := record.Append(nil, key, usual())
@@ -54,6 +56,7 @@ func BenchmarkDecodeClock(b *testing.B) {
 }
 
 // Estimate: a decode without its allocations, and 1 KiB of CRC32C at 10 GB/s, 220 ns.
+// Measured: 280 to 310 ns, 0.
 func BenchmarkVerify(b *testing.B) {
 	b.ReportAllocs()
 	r := record.Append(nil, key, usual())
@@ -65,7 +68,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// Estimate: XXH3-128 of 160 bytes, 15 ns, no allocation.
+// Estimate: XXH3-128 of 160 bytes, 15 ns, no allocation. Measured: 17 ns, 0.
 func BenchmarkDigestOf(b *testing.B) {
 	b.ReportAllocs()
 	r := record.Append(nil, key, usual())
@@ -76,7 +79,7 @@ func BenchmarkDigestOf(b *testing.B) {
 	}
 }
 
-// Estimate: as Verify without the value's checksum, 120 ns, no allocation.
+// Estimate: as Verify without the value's checksum, 120 ns, no allocation. Measured: 230 ns, 0.
 func BenchmarkValueSpan(b *testing.B) {
 	b.ReportAllocs()
 	s := usual()

@@ -15,10 +15,10 @@ type reader struct {
 	end     int // of the header, where its sum begins
 	valueAt int // next byte of the values
 
-	entries   int // of the clock
-	entry     entryAt
-	firstLeft bool // no sibling was read yet
-	last      rawSibling
+	entries     int           // of the clock
+	decoded     causal.Vector // the clock, if clock was called
+	entry       entryAt       // of the sibling read last
+	lastCounter uint64        // of the sibling read last
 }
 
 // entryAt is a place in the clock. Siblings are sorted like it, so that one walk over it finds all their actors.
@@ -30,7 +30,6 @@ type entryAt struct {
 
 // rawSibling is a sibling whose bytes alias the record.
 type rawSibling struct {
-	index       int
 	dot         causal.Dot
 	flags       byte
 	time        uint64
@@ -67,7 +66,7 @@ func open(key, b []byte) (reader, error) {
 	if headerSum(key, b[:end]) != binary.BigEndian.Uint32(b[end:]) {
 		return reader{}, fmt.Errorf("%w: the header's checksum is wrong, or it is of another key", ErrDamaged)
 	}
-	r := reader{b: b, at: prefixLen, end: end, valueAt: end + sumLen, firstLeft: true}
+	r := reader{b: b, at: prefixLen, end: end, valueAt: end + sumLen}
 	if r.entries, err = r.count(minEntryLen); err != nil {
 		return reader{}, err
 	}
@@ -88,7 +87,7 @@ func (r *reader) clock() (causal.Vector, error) {
 		}
 		clock[i] = at.entry
 	}
-	r.at = at.next
+	r.at, r.decoded = at.next, clock
 	return clock, nil
 }
 
@@ -106,20 +105,19 @@ func (r *reader) skipClock() error {
 
 // nextEntry moves at to the entry after it.
 func (r *reader) nextEntry(at *entryAt) error {
-	previous := at.entry
 	rest := r.b[at.next:r.end]
 	if len(rest) < minEntryLen {
 		return damaged("a clock cut short")
 	}
-	copy(at.entry.Actor[:], rest)
+	a := causal.Actor(rest[:len(causal.Actor{})])
 	counter, n := uvarint(rest[len(causal.Actor{}):])
 	if n == 0 || counter == 0 {
 		return damaged("a counter of the clock")
 	}
-	at.entry.Counter = counter
-	if at.index >= 0 && previous.Actor.Compare(at.entry.Actor) >= 0 {
+	if at.index >= 0 && at.entry.Actor.Compare(a) >= 0 {
 		return damaged("the order of the clock")
 	}
+	at.entry = causal.Entry{Actor: a, Counter: counter}
 	at.index++
 	at.next += len(causal.Actor{}) + n
 	return nil
@@ -139,53 +137,53 @@ func (r *reader) count(size int) (int, error) {
 	return int(n), nil
 }
 
-// sibling reads the next sibling and where its value lies.
-func (r *reader) sibling() (rawSibling, error) {
-	s := rawSibling{}
-	if err := r.dot(&s); err != nil {
-		return s, err
+// sibling reads the next sibling into s, and where its value lies.
+func (r *reader) sibling(s *rawSibling) error {
+	*s = rawSibling{}
+	if err := r.dot(s); err != nil {
+		return err
 	}
 	fixed, err := r.bytes(9)
 	if err != nil {
-		return s, err
+		return err
 	}
 	s.flags, s.time = fixed[0], binary.BigEndian.Uint64(fixed[1:])
 	if s.flags&^flagsKnown != 0 {
-		return s, damaged("unknown flags")
+		return damaged("unknown flags")
 	}
 	if s.contentType, err = r.sized(); err != nil {
-		return s, err
+		return err
 	}
 	if s.flags&flagMeta != 0 {
 		if s.meta, err = r.sized(); err != nil {
-			return s, err
+			return err
 		}
 		if len(s.meta) == 0 {
-			return s, damaged("empty metadata")
+			return damaged("empty metadata")
 		}
 	}
 	if s.flags&flagExpiry != 0 {
 		if fixed, err = r.bytes(8); err != nil {
-			return s, err
+			return err
 		}
 		if s.expiry = binary.BigEndian.Uint64(fixed); s.expiry == 0 {
-			return s, damaged("an expiry of zero")
+			return damaged("an expiry of zero")
 		}
 	}
 	if fixed, err = r.bytes(4); err != nil {
-		return s, err
+		return err
 	}
 	s.checksum = binary.BigEndian.Uint32(fixed)
 	size, err := r.uvarint()
 	if err != nil {
-		return s, err
+		return err
 	}
 	if size > uint64(len(r.b)-r.valueAt) {
-		return s, damaged("a value cut short")
+		return damaged("a value cut short")
 	}
 	s.from, s.to = r.valueAt, r.valueAt+int(size)
-	r.valueAt, r.last, r.firstLeft = s.to, s, false
-	return s, nil
+	r.valueAt = s.to
+	return nil
 }
 
 // dot reads a sibling's place in the clock and its counter, and checks both against the clock and the sibling before.
@@ -201,11 +199,13 @@ func (r *reader) dot(s *rawSibling) error {
 	if index >= uint64(r.entries) {
 		return damaged("a dot without an entry in the clock")
 	}
-	s.index = int(index)
-	if !r.firstLeft && (s.index < r.last.index || s.index == r.last.index && counter <= r.last.dot.Counter) {
+	if int(index) < r.entry.index || int(index) == r.entry.index && counter <= r.lastCounter {
 		return damaged("the order of the siblings")
 	}
-	for r.entry.index < s.index {
+	if r.decoded != nil {
+		r.entry.index, r.entry.entry = int(index), r.decoded[index]
+	}
+	for r.entry.index < int(index) {
 		if err := r.nextEntry(&r.entry); err != nil {
 			return err
 		}
@@ -213,11 +213,12 @@ func (r *reader) dot(s *rawSibling) error {
 	if counter == 0 || counter > r.entry.entry.Counter {
 		return damaged("a dot that the clock does not cover")
 	}
+	r.lastCounter = counter
 	s.dot = causal.Dot{Actor: r.entry.entry.Actor, Counter: counter}
 	return nil
 }
 
-func (r *reader) value(s rawSibling) []byte {
+func (r *reader) value(s *rawSibling) []byte {
 	if s.from == s.to {
 		return nil
 	}
@@ -266,6 +267,9 @@ func (r *reader) uvarint() (uint64, error) {
 
 // uvarint reads a uvarint of minimal length; n is 0 where there is none.
 func uvarint(b []byte) (x uint64, n int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
 	x, n = binary.Uvarint(b)
 	if n <= 0 || n > 1 && b[n-1] == 0 {
 		return 0, 0

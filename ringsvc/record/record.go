@@ -123,9 +123,9 @@ func Decode(key, b []byte) (causal.Set, error) {
 	if count > 0 {
 		s.Siblings = make([]causal.Sibling, count)
 	}
+	raw := rawSibling{}
 	for i := range s.Siblings {
-		raw, err := r.sibling()
-		if err != nil {
+		if err := r.sibling(&raw); err != nil {
 			return causal.Set{}, err
 		}
 		last := ""
@@ -135,10 +135,13 @@ func Decode(key, b []byte) (causal.Set, error) {
 		s.Siblings[i] = causal.Sibling{
 			Dot: raw.dot, Tombstone: raw.flags&flagTombstone != 0, Time: raw.time,
 			ContentType: contentType(raw.contentType, last), Meta: raw.meta, Expiry: raw.expiry,
-			Checksum: raw.checksum, Value: r.value(raw),
+			Checksum: raw.checksum, Value: r.value(&raw),
 		}
 	}
-	return s, r.finish()
+	if err := r.finish(); err != nil {
+		return causal.Set{}, err
+	}
+	return s, nil
 }
 
 // Verify checks all of b as Decode does, and the checksum of every value, without allocating.
@@ -170,9 +173,9 @@ func scan(key, b []byte, d causal.Dot, values bool) (from, to int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	raw := rawSibling{}
 	for range count {
-		raw, err := r.sibling()
-		if err != nil {
+		if err := r.sibling(&raw); err != nil {
 			return 0, 0, err
 		}
 		if raw.dot == d {
