@@ -40,6 +40,7 @@ type Disk struct {
 	pending  []entry // changes of the directory since its last sync
 	mounted  *Mount
 	off      bool
+	cut      int // operations left until the power goes off; 0 for never
 	capacity int64
 	faults   []*Fault
 	syncs    map[storage.FileType]int
@@ -197,6 +198,21 @@ func (f *Fault) Hits() int {
 	return f.hits
 }
 
+// CutAfter switches the power off after n more operations that change the disk, in the middle of whatever the engine
+// does then; n is at least 1. Crash must follow to get the disk back.
+func (d *Disk) CutAfter(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cut = n
+}
+
+// PowerOn reports whether neither CutAfter nor Crash has switched the disk off.
+func (d *Disk) PowerOn() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.off
+}
+
 // checkLocked returns why an operation fails, and the fault.
 func (d *Disk) checkLocked(m *Mount, op Op, t storage.FileType) (*Fault, error) {
 	switch {
@@ -204,6 +220,12 @@ func (d *Disk) checkLocked(m *Mount, op Op, t storage.FileType) (*Fault, error) 
 		return nil, ErrPowerOff
 	case m.closed:
 		return nil, storage.ErrClosed
+	}
+	if d.cut > 0 && op != OpOpen && op != OpRead {
+		if d.cut--; d.cut == 0 {
+			d.off = true
+			return nil, ErrPowerOff
+		}
 	}
 	for _, f := range d.faults {
 		if f.Op != op || op != OpSyncDir && f.Types&t == 0 {

@@ -61,7 +61,7 @@ const maxRanges = 256
 
 // hooks switch off safeguards, to show that tests notice.
 type hooks struct {
-	noSync, noDirSync, noLatch bool
+	noSync, noLeaveSync, noDirSync, noLatch bool
 }
 
 var (
@@ -111,7 +111,7 @@ func open(stor storage.Storage, o Options, h hooks) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open engine: %w", err), stor.Close())
 	}
-	g.skipDir, g.skipLatch = h.noDirSync, h.noLatch
+	g.skipSync, g.skipDir, g.skipLatch = h.noSync || h.noLeaveSync, h.noDirSync, h.noLatch
 	e := &Engine{guard: g, opts: o, noSync: h.noSync, noLatch: h.noLatch, users: newGate(), ranges: map[int64]keyRange{}}
 	lib := o.library()
 	lib.NoSync = h.noSync
@@ -127,6 +127,9 @@ func open(stor storage.Storage, o Options, h hooks) (*Engine, error) {
 // openLibrary opens the database. A panic leaves goroutines of the library behind, which hold no file.
 func (e *Engine) openLibrary(o *opt.Options) (err error) {
 	defer rescue(&err)
+	if err := e.guard.clearUnborn(); err != nil {
+		return err
+	}
 	e.db, err = goleveldb.Open(e.guard, o)
 	switch {
 	case errors.Is(err, storage.ErrLocked):

@@ -83,6 +83,7 @@ func (d *dirStorage) SyncDir() error { return syncDirectory(d.dir) }
 type guard struct {
 	storage.Storage
 	dir       DirSyncer
+	skipSync  bool // tests: leave out the sync of a journal that is left
 	skipDir   bool // tests: leave out the directory's sync
 	skipLatch bool // tests: let the library go on behind a failure
 
@@ -233,6 +234,28 @@ func (g *guard) inspect(fd storage.FileDesc) error {
 		}
 		g.tornLog = scan.torn()
 		g.report.TornBytes += scan.torn()
+	}
+	return nil
+}
+
+// clearUnborn removes what an interrupted creation left: a manifest that was never made current. With tables or
+// journals beside it, the mark of the current manifest was lost instead, which is damage.
+func (g *guard) clearUnborn() error {
+	if _, err := g.Storage.GetMeta(); !errors.Is(err, os.ErrNotExist) {
+		return nil // there is a database, or opening it will tell why not
+	}
+	data, err := g.Storage.List(storage.TypeJournal | storage.TypeTable)
+	if err != nil || len(data) > 0 {
+		return err
+	}
+	left, err := g.Storage.List(storage.TypeManifest | storage.TypeTemp)
+	if err != nil {
+		return err
+	}
+	for _, fd := range left {
+		if err := g.Storage.Remove(fd); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -393,7 +416,7 @@ func (w *writer) Sync() error {
 // Close implements storage.Writer.
 func (w *writer) Close() error {
 	var err error
-	if w.fd.Type == storage.TypeJournal && w.dirty.Load() && w.g.failed() == nil {
+	if w.fd.Type == storage.TypeJournal && w.dirty.Load() && w.g.failed() == nil && !w.g.skipSync {
 		err = w.Sync()
 	}
 	return errors.Join(err, w.Writer.Close())
