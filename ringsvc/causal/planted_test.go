@@ -60,14 +60,14 @@ var plantedBugs = []struct {
 	name, what string
 	within     uint64
 }{
-	{"putctx", "a put must not answer with the record's clock", 1000},                           // 0
-	{"reuse", "a dot must not be used twice", 1000},                                             // 26
-	{"crash", "skipping ahead after a crash covers forgotten dots", 50000},                      // 1732
-	{"reopen", "an engine reopened after an error needs a new actor", 5000},                     // 9
+	{"putctx", "a put must not answer with the record's clock", 1000},                           // 0, 293
+	{"reuse", "a dot must not be used twice", 1000},                                             // 26, 33
+	{"crash", "skipping ahead after a crash covers forgotten dots", 50000},                      // 1732, 0
+	{"reopen", "an engine reopened after an error needs a new actor", 5000},                     // 9, 2
 	{"rollback", "a clean start needs a new actor too, as the disk may be an older one", 50000}, // 3511, 0
-	{"absent", "a failed read is not absence", 1000},                                            // 0
-	{"perkey", "counters must not be taken from the record", 20000},                             // 829
-	{"ctx", "the clock of a mint takes in its context", 1000},                                   // 1
-	{"mintloses", "a mint keeps what its context does not cover", 1000},                         // 0
-	{"behind", "a node that is behind must not mint", 5000},                                     // 0
+	{"absent", "a failed read is not absence", 1000},                                            // 0, 133
+	{"perkey", "counters must not be taken from the record", 20000},                             // 829, 1
+	{"ctx", "the clock of a mint takes in its context", 1000},                                   // 1, 244
+	{"mintloses", "a mint keeps what its context does not cover", 1000},                         // 0, 599
+	{"behind", "a node that is behind must not mint", 5000},                                     // 0, 205
 }
