@@ -1,0 +1,62 @@
+package layout
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	steps         *prometheus.CounterVec
+	exchanges     *prometheus.CounterVec
+	pulls         *prometheus.CounterVec
+	pulledRecords prometheus.Counter
+	pulledBytes   prometheus.Counter
+	foreign       prometheus.Gauge
+	refused       prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
+	m := &metrics{
+		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dotring_node_layout_steps_total", Help: "Steps taken for layout changes, by step.",
+		}, []string{"step"}),
+		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dotring_node_view_exchanges_total", Help: "Exchanges of views begun by this node, by outcome.",
+		}, []string{"outcome"}),
+		pulls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dotring_node_pulls_total", Help: "Ranges pulled from one source for a layout change, by outcome of the attempt.",
+		}, []string{"outcome"}),
+		pulledRecords: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dotring_node_pulled_records_total", Help: "Records taken in for layout changes.",
+		}),
+		pulledBytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dotring_node_pulled_bytes_total", Help: "Bytes of records taken in for layout changes.",
+		}),
+		foreign: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "dotring_node_foreign_members", Help: "Living members in gossip that belong to another cluster.",
+		}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dotring_node_refused_peers_total", Help: "Peers refused for belonging to another cluster or for this node's own identity.",
+		}),
+	}
+	epoch := func(name, help string, of func(*Known) uint64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if k := s.Known(); k != nil {
+				return float64(of(k))
+			}
+			return 0
+		})
+	}
+	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.pulls, m.pulledRecords, m.pulledBytes, m.foreign, m.refused,
+		epoch("dotring_node_layout_settled_epoch", "Epoch of the settled layout, 0 while there is none.", func(k *Known) uint64 { return k.Settled.ID().Epoch }),
+		epoch("dotring_node_layout_newest_epoch", "Epoch of the newest layout known, 0 while there is none.", func(k *Known) uint64 { return k.Newest.ID().Epoch }),
+		epoch("dotring_node_layout_read_epoch", "Epoch of the layout that reads use, 0 while there is none.", func(k *Known) uint64 { return k.Read.ID().Epoch }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "dotring_node_layout_acked_epoch", Help: "Epoch of the newest layout that this node has acknowledged.",
+		}, func() float64 { return float64(s.Fence().Acked.Epoch) }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

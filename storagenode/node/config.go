@@ -1,0 +1,185 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/kv"
+)
+
+// The engines that a node can keep its data in.
+const (
+	EngineLevelDB = "leveldb"
+	EngineMemory  = "memory"
+)
+
+// Config is all that a storage node is told. Durations are positive unless said otherwise.
+type Config struct {
+	// Name is unique in the cluster: 1 to 128 letters, digits, '-' and '.'. It is only a name: who a node is, its data
+	// directory says.
+	Name string
+	// Label names the cluster for people, 1 to 64 printable characters without spaces. Nodes with different labels
+	// refuse each other, so that a wrong --join list does not mix two clusters.
+	Label string
+	// DataDir is created where it is missing, and locked.
+	DataDir string
+
+	// Addresses to listen on, host:port; port 0 takes a free one.
+	GRPCAddr, GossipAddr, AdminAddr string
+	// Addresses that others reach this node at; empty means the address listened on, which must then name a host.
+	AdvertiseGRPC, AdvertiseGossip, AdvertiseAdmin string
+
+	// Join lists gossip addresses of nodes to meet, in any order; its own may be among them. A node with no data and an
+	// empty list founds a cluster at once.
+	Join []string
+	// JoinWait is how long a node with no data waits to reach all of Join before it may found a cluster. Default 5 s.
+	JoinWait time.Duration
+
+	// Zone names what fails together with this node (a rack, a data centre); may be empty, at most 64 bytes.
+	Zone string
+	// Weight is the node's share of the data relative to others, above 0, at most ring.MaxWeight. Default 1.
+	Weight float64
+
+	// Engine is EngineLevelDB (default) or EngineMemory, which forgets everything when the process ends.
+	Engine string
+	// Sync says when a write counts as durable. Default kv.SyncAlways.
+	Sync kv.SyncMode
+	// CompactionRate bounds the bytes per second that compaction writes; 0 (default) for no bound, else at least 1 MiB.
+	CompactionRate int64
+
+	// GossipInterval is the time between probes of other members, 100 ms to 1 minute. Default 1 s.
+	GossipInterval time.Duration
+	// GossipKeyFile holds a JSON array of base64 keys, the first encrypts. Empty: gossip is in the clear.
+	GossipKeyFile string
+
+	// Replicas is N, 1 to ring.MaxReplicas, and MinWrite the smallest W that a write may ask for, 1 to Replicas. Both are written
+	// into the first layout by the node that founds the cluster, and belong to the layout from then on. Default 3 and 2.
+	Replicas, MinWrite int
+
+	// Insecure allows addresses other than loopback, without encryption and access rules.
+	Insecure bool
+
+	// Workers is how many requests are worked on at once, 1 to 1024. Default 32: reads wait for the disk, not for the
+	// processor.
+	Workers int
+	// QueueMax bounds the requests that wait for a worker; those beyond are refused as overloaded. 1 to 1,000,000.
+	// Default 16384.
+	QueueMax int
+	// DrainWait bounds the time for requests in flight when the node stops. Default 10 s.
+	DrainWait time.Duration
+}
+
+// Default returns the defaults; Name and DataDir are left to the caller.
+func Default() Config {
+	return Config{
+		Label:    "dotring",
+		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
+		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
+		GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
+		Workers: 32, QueueMax: 16384, DrainWait: 10 * time.Second,
+	}
+}
+
+// faults collects what is wrong with a configuration, each fault with the field's flag and value.
+type faults []error
+
+func (f *faults) add(ok bool, format string, args ...any) {
+	if !ok {
+		*f = append(*f, fmt.Errorf(format, args...))
+	}
+}
+
+// Validate reports every fault at once.
+func (c Config) Validate() error {
+	var f faults
+	f.add(validName(c.Name), "name: %q must have 1 to 128 letters, digits, '-' and '.'", c.Name)
+	f.add(validLabel(c.Label), "cluster: %q must have 1 to 64 printable characters without spaces", c.Label)
+	f.add(c.DataDir != "", "data-dir: no folder named")
+	c.validateAddrs(&f)
+	f.add(c.JoinWait >= 0 && c.JoinWait <= time.Hour, "join-wait: %v is not between 0 and 1h", c.JoinWait)
+	f.add(len(c.Zone) <= 64, "zone: %d bytes, at most 64", len(c.Zone))
+	f.add(c.Weight > 0 && c.Weight <= ring.MaxWeight, "weight: %v is not above 0 and at most %v", c.Weight, ring.MaxWeight)
+	f.add(c.CompactionRate == 0 || c.CompactionRate >= 1<<20, "compaction-rate: %d is neither 0 nor at least 1 MiB a second", c.CompactionRate)
+	f.add(c.Engine == EngineLevelDB || c.Engine == EngineMemory, "engine: %q is neither %q nor %q", c.Engine, EngineLevelDB, EngineMemory)
+	f.add(c.GossipInterval >= 100*time.Millisecond && c.GossipInterval <= time.Minute,
+		"gossip-interval: %v is not between 100ms and 1m", c.GossipInterval)
+	f.add(c.Replicas >= 1 && c.Replicas <= ring.MaxReplicas, "replicas: %d is not between 1 and %d", c.Replicas, ring.MaxReplicas)
+	f.add(c.MinWrite >= 1 && c.MinWrite <= max(c.Replicas, 1), "min-write: %d is not between 1 and replicas (%d)", c.MinWrite, c.Replicas)
+	f.add(c.Workers >= 1 && c.Workers <= 1024, "workers: %d is not between 1 and 1024", c.Workers)
+	f.add(c.QueueMax >= 1 && c.QueueMax <= 1_000_000, "queue-max: %d is not between 1 and 1000000", c.QueueMax)
+	f.add(c.DrainWait >= 0 && c.DrainWait <= time.Hour, "drain-wait: %v is not between 0 and 1h", c.DrainWait)
+	return errors.Join(f...)
+}
+
+func (c Config) validateAddrs(f *faults) {
+	for _, a := range []struct{ flag, addr, advertise string }{
+		{"grpc-addr", c.GRPCAddr, c.AdvertiseGRPC},
+		{"gossip-addr", c.GossipAddr, c.AdvertiseGossip},
+		{"admin-addr", c.AdminAddr, c.AdvertiseAdmin},
+	} {
+		host, err := splitAddr(a.addr)
+		if err != nil {
+			f.add(false, "%s: %w", a.flag, err)
+			continue
+		}
+		f.add(c.Insecure || isLoopback(host),
+			"%s: %s is not a loopback address, and there is no encryption yet: --insecure allows it all the same", a.flag, a.addr)
+		f.add(a.advertise != "" || !isUnspecified(host),
+			"advertise-%s: must be given, since others cannot reach %s", a.flag, a.addr)
+		if a.advertise != "" {
+			host, err := splitAddr(a.advertise)
+			f.add(err == nil, "advertise-%s: %w", a.flag, err)
+			f.add(err != nil || !isUnspecified(host), "advertise-%s: %s names no host", a.flag, a.advertise)
+		}
+	}
+	for _, addr := range c.Join {
+		host, err := splitAddr(addr)
+		f.add(err == nil, "join: %w", err)
+		f.add(err != nil || host != "", "join: %s names no host", addr)
+	}
+}
+
+func splitAddr(addr string) (host string, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", fmt.Errorf("%q is not host:port", addr)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
+		return "", fmt.Errorf("%q has no valid port", addr)
+	}
+	return host, nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+func isUnspecified(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+func validName(s string) bool {
+	if s == "" || len(s) > 128 {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+		return !letter && (r < '0' || r > '9') && r != '-' && r != '.'
+	}) < 0
+}
+
+func validLabel(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}

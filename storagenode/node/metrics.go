@@ -1,0 +1,39 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/dotring/dotring/ringsvc/membership"
+)
+
+// newMetrics registers what is read when scraped.
+func newMetrics(reg prometheus.Registerer, n *Node) error {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		gauge("dotring_node_ready", "1 while the node serves requests.", func() float64 {
+			if n.notReady() == "" {
+				return 1
+			}
+			return 0
+		}),
+		gauge("dotring_node_members_alive", "Living members that gossip knows, this one included.", func() float64 {
+			alive := 0
+			for _, m := range n.gossip.Members() {
+				if m.Status == membership.Alive {
+					alive++
+				}
+			}
+			return float64(alive)
+		}),
+		gauge("dotring_node_pulls_served", "Pulls being served to other nodes.", func() float64 { return float64(len(n.pulls)) }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/internal/layout"
+)
+
+const (
+	// chunkBytes is about how much a pull sends in one message; a larger record travels alone.
+	chunkBytes = 256 << 10
+	// pullsServed bounds the pulls that are served at once; further ones are refused and come again.
+	pullsServed = 16
+	// watchPause is the least time between two messages to one watcher.
+	watchPause = 50 * time.Millisecond
+)
+
+// service is the node's gRPC service.
+type service struct {
+	storagev1.UnimplementedStorageServer
+	node *Node
+}
+
+// Exchange is the data path.
+func (s *service) Exchange(st grpc.BidiStreamingServer[storagev1.Frame, storagev1.Frame]) error {
+	return s.node.stream.Exchange(st)
+}
+
+// ExchangeView merges the caller's view and answers with the union.
+func (s *service) ExchangeView(_ context.Context, req *storagev1.ExchangeViewRequest) (*storagev1.ExchangeViewResponse, error) {
+	b, err := s.node.driver.Answer(req.GetView())
+	switch {
+	case errors.Is(err, ring.ErrForeignCluster):
+		var theirs ring.ClusterID
+		if v, derr := ring.DecodeView(req.GetView()); derr == nil {
+			theirs = v.Cluster()
+		}
+		s.node.driver.Foreign(hexID(req.GetFrom()), theirs)
+		return nil, status.Error(codes.FailedPrecondition, "this node belongs to another cluster")
+	case err != nil:
+		return nil, status.Errorf(codes.InvalidArgument, "view: %v", err)
+	}
+	return &storagev1.ExchangeViewResponse{View: b}, nil
+}
+
+func hexID(b []byte) string {
+	if len(b) != 16 {
+		return "unknown"
+	}
+	return ring.NodeID(b).String()
+}
+
+// Join notes that the caller wants to be a member, and answers with the view as it is now: the caller asks again until
+// it finds itself in it.
+func (s *service) Join(_ context.Context, req *storagev1.JoinRequest) (*storagev1.JoinResponse, error) {
+	n := s.node
+	k := n.state.Known()
+	switch {
+	case len(req.GetId()) != 16 || len(req.GetCluster()) != 16:
+		return nil, status.Error(codes.InvalidArgument, "ids have 16 bytes")
+	case k == nil:
+		return nil, status.Error(codes.Unavailable, "node belongs to no cluster yet")
+	case ring.ClusterID(req.GetCluster()) != k.Cluster:
+		n.driver.Foreign(req.GetName(), ring.ClusterID(req.GetCluster()))
+		return nil, status.Errorf(codes.FailedPrecondition, "this node belongs to cluster %s", k.Cluster)
+	}
+	if id := ring.NodeID(req.GetId()); !k.IsMember(id) {
+		err := n.driver.RequestJoin(ring.Member{ID: id, Name: req.GetName(), Zone: req.GetZone(), Weight: req.GetWeight()}, time.Now())
+		switch {
+		case errors.Is(err, layout.ErrBusy):
+			return nil, status.Error(codes.ResourceExhausted, err.Error())
+		case err != nil:
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+	return &storagev1.JoinResponse{View: k.Encoded}, nil
+}
+
+// Watch sends the cluster's state now and after every change, at most 20 times a second.
+func (s *service) Watch(_ *storagev1.WatchRequest, st grpc.ServerStreamingServer[storagev1.WatchResponse]) error {
+	for {
+		snap, changed := s.node.watch.get()
+		if snap.ended {
+			return status.Error(codes.Unavailable, "node is stopping")
+		}
+		if err := st.Send(&storagev1.WatchResponse{View: snap.view, Members: snap.members}); err != nil {
+			return err
+		}
+		if !pause(st.Context(), watchPause) {
+			return st.Context().Err()
+		}
+		select {
+		case <-changed:
+		case <-st.Context().Done():
+			return st.Context().Err()
+		}
+	}
+}
+
+// Pull streams the durable records of a range, to a node that syncs to a layout which this one has acknowledged: then
+// every write that was taken without knowing that layout is durable here.
+func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer[storagev1.PullResponse]) error {
+	n := s.node
+	r := ring.Range{From: ring.Slot(req.GetFromSlot()), To: ring.Slot(req.GetToSlot())}
+	name := req.GetLayout()
+	if r.From >= r.To || r.To > ring.Slots || len(name.GetHash()) != 16 {
+		return status.Error(codes.InvalidArgument, "a pull needs a layout and a range of slots")
+	}
+	id := ring.LayoutID{Epoch: name.GetEpoch(), Hash: [16]byte(name.GetHash())}
+	if acked := n.state.Fence().Acked; acked != id {
+		return status.Errorf(codes.FailedPrecondition, "layout %s is not the one acknowledged here, %s is", id, acked)
+	}
+	select {
+	case n.pulls <- struct{}{}:
+		defer func() { <-n.pulls }()
+	default:
+		return status.Error(codes.ResourceExhausted, "too many pulls")
+	}
+	after := req.GetAfter()
+	if len(after) == 0 {
+		after = nil
+	}
+	for {
+		page, err := n.page(r, after)
+		if err != nil {
+			n.log.Warn().Err(err).Str("peer", hexID(req.GetPeer())).Stringer("range", r).Msg("range not read for a pull")
+			return status.Errorf(codes.Internal, "read range: %v", err)
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		if err := st.Send(&storagev1.PullResponse{Records: page}); err != nil {
+			return err
+		}
+		after = page[len(page)-1].GetKey()
+	}
+}
+
+// page reads the next chunk of a range. Each page is a scan of its own, so that a slow receiver pins nothing.
+func (n *Node) page(r ring.Range, after []byte) ([]*storagev1.PulledRecord, error) {
+	var page []*storagev1.PulledRecord
+	size := 0
+	err := n.store.Scan(r, after, func(key, rec []byte) (bool, error) {
+		if size > 0 && size+len(key)+len(rec) > chunkBytes {
+			return false, nil
+		}
+		size += len(key) + len(rec)
+		page = append(page, &storagev1.PulledRecord{Key: bytes.Clone(key), Record: bytes.Clone(rec)})
+		return true, nil
+	})
+	return page, err
+}
+
+// GetNode tells what the node knows of itself.
+func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev1.GetNodeResponse, error) {
+	n := s.node
+	stats, actor, fence := n.store.Stats(), n.store.Actor(), n.state.Fence()
+	resp := &storagev1.GetNodeResponse{
+		Id: n.id[:], Name: n.cfg.Name, Actor: actor[:], Keys: uint64(max(stats.Keys, 0)), DotsIssued: stats.Minted,
+		State: n.describe(), Engine: n.cfg.Engine, StartUnixMs: uint64(n.started.UnixMilli()),
+		Acked: layoutName(fence.Acked),
+	}
+	for _, l := range stats.Engine.Levels {
+		resp.DiskBytes += uint64(max(l.Bytes, 0))
+	}
+	if resp.DiskBytes == 0 {
+		resp.DiskBytes = uint64(max(stats.Bytes, 0)) // still in the engine's log or memory
+	}
+	if k := n.state.Known(); k != nil {
+		resp.Synced = layoutName(k.Synced)
+	}
+	return resp, nil
+}
+
+func layoutName(id ring.LayoutID) *storagev1.LayoutName {
+	if id.IsZero() {
+		return nil
+	}
+	return &storagev1.LayoutName{Epoch: id.Epoch, Hash: id.Hash[:]}
+}
+
+// describe is the node's state in one word.
+func (n *Node) describe() string {
+	k := n.state.Known()
+	switch {
+	case n.draining.Load():
+		return "draining"
+	case k == nil:
+		return "starting"
+	case !n.state.Ready():
+		return "joining"
+	case !n.store.Stats().Available:
+		return "reopening"
+	default:
+		return "ready"
+	}
+}
