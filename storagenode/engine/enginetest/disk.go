@@ -44,6 +44,8 @@ type Disk struct {
 	capacity int64
 	faults   []*Fault
 	syncs    map[storage.FileType]int
+	block    <-chan struct{} // holds up writes to files of blocked types until closed
+	blocked  storage.FileType
 }
 
 // entry is one change of the directory: fd now names file, or nothing.
@@ -182,6 +184,26 @@ func (d *Disk) Inject(f *Fault) {
 	defer d.mu.Unlock()
 	f.disk = d
 	d.faults = append(d.faults, f)
+}
+
+// Block holds up writes to files of the given types, or'ed, until gate is closed: a disk that hangs.
+func (d *Disk) Block(t storage.FileType, gate <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.blocked, d.block = t, gate
+}
+
+// hang waits while writes to t are blocked.
+func (d *Disk) hang(t storage.FileType) {
+	d.mu.Lock()
+	gate := d.block
+	if d.blocked&t == 0 {
+		gate = nil
+	}
+	d.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
 }
 
 // Heal takes all faults away.

@@ -195,6 +195,7 @@ type fileWriter struct {
 }
 
 func (w *fileWriter) Write(p []byte) (int, error) {
+	w.m.d.hang(w.fd.Type)
 	w.m.d.mu.Lock()
 	defer w.m.end()
 	fault, err := w.m.d.checkLocked(w.m, OpWrite, w.fd.Type)
