@@ -1,0 +1,124 @@
+package coordinator
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+
+	"github.com/dotring/dotring/gateway/nodeclient"
+	"github.com/dotring/dotring/gateway/quorum"
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+// inbox takes the answers of one request. Putting never blocks; what is in it is bounded by what the request sent.
+type inbox struct {
+	mu      sync.Mutex
+	answers []nodeclient.Answer
+	closed  bool
+	wake    chan struct{} // capacity 1: answers are waiting
+	buf     [4]nodeclient.Answer
+}
+
+func (b *inbox) init() {
+	b.wake = make(chan struct{}, 1)
+	b.answers = b.buf[:0]
+}
+
+func (b *inbox) put(a nodeclient.Answer) {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return
+	}
+	b.answers = append(b.answers, a)
+	first := len(b.answers) == 1
+	b.mu.Unlock()
+	if first {
+		select {
+		case b.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take moves the answers to dst.
+func (b *inbox) take(dst []nodeclient.Answer) []nodeclient.Answer {
+	b.mu.Lock()
+	dst = append(dst, b.answers...)
+	clear(b.answers)
+	b.answers = b.answers[:0]
+	b.mu.Unlock()
+	return dst
+}
+
+// close drops what is there and what still comes.
+func (b *inbox) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.answers, b.buf = nil, [4]nodeclient.Answer{}
+	b.mu.Unlock()
+}
+
+// sent is one call of a request; its index is the call's tag.
+type sent struct {
+	to     ring.NodeID
+	do     quorum.Do
+	round  int
+	issued bool          // a mint whose first answer came
+	at     time.Duration // when the last answer came, from the beginning of the request
+	detail string        // what the node said
+}
+
+// causeOfError reads an answer's error.
+func causeOfError(err error) quorum.Cause {
+	switch {
+	case errors.Is(err, nodeclient.ErrOverloaded):
+		return quorum.Overloaded
+	case errors.Is(err, nodeclient.ErrTooLate):
+		return quorum.Expired
+	case errors.Is(err, nodeclient.ErrNotSent):
+		return quorum.Away
+	}
+	return quorum.Lost
+}
+
+var statusCauses = [...]quorum.Cause{
+	storagev1.Status_STATUS_UNSPECIFIED: quorum.Invalid,
+	storagev1.Status_STATUS_ABSENT:      quorum.Invalid, // handled before where it makes sense
+	storagev1.Status_STATUS_FENCED:      quorum.Fenced,
+	storagev1.Status_STATUS_BEHIND:      quorum.Behind,
+	storagev1.Status_STATUS_OVERLOADED:  quorum.Overloaded,
+	storagev1.Status_STATUS_EXPIRED:     quorum.Expired,
+	storagev1.Status_STATUS_TOO_LARGE:   quorum.TooLarge,
+	storagev1.Status_STATUS_INVALID:     quorum.Invalid,
+	storagev1.Status_STATUS_FAILED:      quorum.Failed,
+	storagev1.Status_STATUS_UNAVAILABLE: quorum.Unavailable,
+	storagev1.Status_STATUS_DISK_FULL:   quorum.DiskFull,
+}
+
+// causeOfStatus reads a status other than OK. One that is not known says nothing of whether the request was done.
+func causeOfStatus(s storagev1.Status) quorum.Cause {
+	if s <= 0 || int(s) >= len(statusCauses) || s == storagev1.Status_STATUS_OK {
+		return quorum.Failed
+	}
+	return statusCauses[s]
+}
+
+// kindOfCause says what an impossible quorum is for the client.
+func kindOfCause(c quorum.Cause) Kind {
+	switch c {
+	case quorum.Overloaded:
+		return Overloaded
+	case quorum.DiskFull:
+		return DiskFull
+	case quorum.Expired:
+		return DeadlinePassed
+	case quorum.TooLarge:
+		return TooLarge
+	case quorum.Invalid:
+		return Internal
+	}
+	return QuorumImpossible
+}

@@ -1,0 +1,399 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+
+	"github.com/dotring/dotring/gateway/nodeclient"
+	"github.com/dotring/dotring/gateway/quorum"
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+const (
+	// reconnectPoll is how often a put whose mint may have happened looks whether that node is connected again.
+	reconnectPoll = 10 * time.Millisecond
+	// mintBackoff is the pause before a mint that may have happened is asked for again, doubled each time up to the cap.
+	mintBackoff    = 10 * time.Millisecond
+	mintBackoffMax = 250 * time.Millisecond
+	// maxMintFailures bounds how often a node may fail a mint before the put is given up: what fails thrice in a row is
+	// a disk, not an accident.
+	maxMintFailures = 3
+)
+
+// putOp is one write.
+type putOp struct {
+	c        *Coordinator
+	state    *nodeclient.State
+	req      *PutRequest
+	slot     ring.Slot
+	begin    time.Time
+	deadline time.Time
+	put      quorum.Put
+	in       inbox
+	deliver  func(nodeclient.Answer)
+	sent     []sent
+	scratch  []nodeclient.Answer
+
+	context  []byte // binary form of req.Context
+	base     []byte // record to mint on
+	record   []byte // as minted
+	set      causal.Set
+	dot      causal.Dot
+	failures int           // of the mint, in the middle of it
+	pauses   int           // before asking for it again
+	retryAt  time.Duration // when a doubtful mint may be asked for again
+	tooMany  bool          // the refusal for size was one for siblings
+
+	sentBuf    [4]sent
+	scratchBuf [4]nodeclient.Answer
+	requests   [3]storagev1.Request
+	used       int
+	layoutBuf  [2]quorum.PutLayout
+}
+
+// put carries out one write with the replicas.
+func (c *Coordinator) put(ctx context.Context, req *PutRequest) (PutResult, *Error) {
+	state := c.replicas.State()
+	if state == nil {
+		return PutResult{}, &Error{Kind: NoLayout, Outcome: NotApplied}
+	}
+	if err := c.writeQuorum(req.W, state.Live); err != nil {
+		return PutResult{}, &Error{Kind: BadQuorum, Outcome: NotApplied, Err: err}
+	}
+	o := &putOp{c: c, state: state, req: req, slot: ring.SlotOf(req.Key), begin: time.Now()}
+	o.in.init()
+	o.deliver = o.in.put
+	o.sent, o.scratch = o.sentBuf[:0], o.scratchBuf[:0]
+	if req.Context != nil {
+		o.context = causal.AppendContext(nil, *req.Context)
+	}
+	if req.RequestID == "" {
+		req.RequestID = rand.Text()
+	}
+	if err := o.run(ctx); err != nil {
+		return PutResult{}, err
+	}
+	res := PutResult{Context: causal.Answer(req.Context, o.set, o.dot), Siblings: len(o.set.Shown()), Acks: o.put.Acks()}
+	if req.Explain {
+		res.Reports = o.reports()
+	}
+	return res, nil
+}
+
+// run asks until the decider has its verdict, the time is up, or the caller goes away.
+func (o *putOp) run(ctx context.Context) *Error {
+	defer o.in.close()
+	o.deadline, _ = ctx.Deadline()
+	o.put.Start(o.config())
+	defer func() {
+		if n := o.put.Retries(); n > 0 {
+			o.c.metrics.mintRetries.Add(float64(n))
+		}
+	}()
+	var timer *time.Timer
+	for {
+		if done := o.steps(ctx); done {
+			return o.verdict()
+		}
+		var tick <-chan time.Time
+		if _, doubtful := o.put.Doubtful(); doubtful {
+			if timer == nil {
+				timer = o.c.timer(reconnectPoll)
+				defer o.c.putTimer(timer)
+			} else {
+				timer.Reset(reconnectPoll)
+			}
+			tick = timer.C
+		}
+		select {
+		case <-o.in.wake:
+			o.scratch = o.in.take(o.scratch[:0])
+			for i := range o.scratch {
+				o.answer(&o.scratch[i])
+			}
+			clear(o.scratch)
+		case <-tick:
+			o.retry()
+		case <-ctx.Done():
+			return &Error{Kind: DeadlinePassed, Outcome: o.outcome(), Replicas: o.reports(), Err: context.Cause(ctx)}
+		}
+	}
+}
+
+// config describes the live layouts to the decider.
+func (o *putOp) config() quorum.PutConfig {
+	layouts := o.layoutBuf[:0]
+	for _, l := range o.state.Live {
+		layouts = append(layouts, quorum.PutLayout{ID: l.ID(), Owners: l.Primaries(o.slot), Need: o.c.need(o.req.W, l)})
+	}
+	return quorum.PutConfig{Layouts: layouts, Read: int(o.state.ReadIndex), Health: o.c.candidate}
+}
+
+func (o *putOp) now() time.Duration { return time.Since(o.begin) }
+
+// steps does what the decider wants, and returns whether it has decided.
+func (o *putOp) steps(ctx context.Context) (done bool) {
+	for {
+		switch s := o.put.Next(); s.Do {
+		case quorum.Mint:
+			o.sendMint(s.Replica)
+		case quorum.Apply:
+			o.sendApply(s.Replica)
+		case quorum.Gather:
+			o.put.Gathered(o.gather(ctx))
+		case quorum.Finish:
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+func (o *putOp) request() *storagev1.Request {
+	if o.used < len(o.requests) {
+		o.used++
+		return &o.requests[o.used-1]
+	}
+	return &storagev1.Request{}
+}
+
+func (o *putOp) sendMint(i int) {
+	r, req := o.request(), o.req
+	r.Op, r.Key, r.Trace = storagev1.Op_OP_MINT, req.Key, req.Trace
+	r.Value, r.ContentType, r.Meta, r.Tombstone, r.Checksum = req.Value, req.ContentType, req.Meta, req.Tombstone, req.Checksum
+	r.HasContext, r.Context = req.Context != nil, o.context
+	r.RequestId, r.ClientRequestId, r.Base = req.RequestID, req.ClientRequestID, o.base
+	o.send(i, quorum.Mint, r, o.deadline)
+}
+
+// sendApply sends the minted record. It may arrive after the client's deadline: a write that happened should be
+// everywhere.
+func (o *putOp) sendApply(i int) {
+	r := o.request()
+	r.Op, r.Key, r.Trace = storagev1.Op_OP_APPLY, o.req.Key, o.req.Trace
+	r.Record, r.Cause = o.record, storagev1.Cause_CAUSE_WRITE
+	deadline := time.Now().Add(o.c.cfg.ReplicateFor)
+	if deadline.Before(o.deadline) {
+		deadline = o.deadline
+	}
+	o.send(i, quorum.Apply, r, deadline)
+}
+
+func (o *putOp) send(i int, do quorum.Do, r *storagev1.Request, deadline time.Time) {
+	to, tag := o.put.Node(i), len(o.sent)
+	o.sent = append(o.sent, sent{to: to, do: do, round: o.put.Round()})
+	o.c.replicas.Send(nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names,
+		Deadline: deadline, Deliver: o.deliver})
+}
+
+// gather reads all replicas for a record that covers the context's dots.
+func (o *putOp) gather(ctx context.Context) (ok bool) {
+	r := &readOp{}
+	r.init(o.c, o.state, o.req.Key, o.req.Trace)
+	r.wide, r.context = true, &causal.Context{Dots: o.req.Context.Dots}
+	if err := r.run(ctx); err != nil {
+		return false
+	}
+	if o.base = r.get.Raw(); o.base == nil {
+		o.base = record.Append(nil, o.req.Key, r.get.Set())
+	}
+	return true
+}
+
+// retry asks a node again for a mint that may have happened there, once it is connected.
+func (o *putOp) retry() {
+	i, doubtful := o.put.Doubtful()
+	if doubtful && o.now() >= o.retryAt && o.c.replicas.Health(o.put.Node(i)).Connected {
+		o.put.Again()
+	}
+}
+
+// backOff says when a doubtful mint may be asked for again.
+func (o *putOp) backOff() {
+	wait := mintBackoff << min(o.pauses, 8)
+	o.pauses++
+	o.retryAt = o.now() + min(wait, mintBackoffMax)
+}
+
+// answer tells the decider of an answer.
+func (o *putOp) answer(a *nodeclient.Answer) {
+	s := &o.sent[a.Tag]
+	s.at = o.now()
+	i := o.put.Find(s.to)
+	if i < 0 {
+		return // it owns the key no more
+	}
+	if a.Err != nil {
+		s.detail = a.Err.Error()
+	} else {
+		s.detail = a.Response.GetDetail()
+	}
+	switch {
+	case a.Err == nil && a.Response.GetStatus() == storagev1.Status_STATUS_FENCED:
+		if newer := o.c.refreshed(o.state, a.Response.GetView()); newer != nil {
+			o.state = newer
+			o.put.Refresh(o.config())
+			i = o.put.Find(s.to)
+		}
+		if i >= 0 {
+			o.put.Fenced(i, s.round)
+		}
+	case s.do == quorum.Mint && !s.issued:
+		o.minted(i, s, a)
+	case a.Err != nil:
+		o.put.Failed(i, s.round, causeOfError(a.Err))
+	case a.Response.GetStatus() == storagev1.Status_STATUS_OK && a.Response.GetDurable():
+		o.put.Durable(i, s.round)
+	default:
+		o.put.Failed(i, s.round, causeOfStatus(a.Response.GetStatus()))
+	}
+}
+
+// minted takes the first answer to a mint.
+func (o *putOp) minted(i int, s *sent, a *nodeclient.Answer) {
+	if a.Err != nil {
+		cause := causeOfError(a.Err)
+		if cause == quorum.Lost {
+			o.backOff()
+			o.put.Doubt(i, cause)
+			return
+		}
+		o.refused(i, s, cause)
+		return
+	}
+	r := a.Response
+	if r.GetStatus() != storagev1.Status_STATUS_OK {
+		cause := causeOfStatus(r.GetStatus())
+		if cause == quorum.Failed {
+			o.doubt(i, cause)
+			return
+		}
+		o.tooMany = cause == quorum.TooLarge && strings.Contains(r.GetDetail(), causal.ErrTooManySiblings.Error())
+		o.refused(i, s, cause)
+		return
+	}
+	if err := o.takeRecord(r); err != nil {
+		s.detail = err.Error()
+		o.c.metrics.damaged.Inc()
+		o.c.cfg.Logger.Warn().Err(err).Stringer("node", s.to).Str("request_id", o.req.Trace).Msg("damaged answer to a mint")
+		o.doubt(i, quorum.Damaged)
+		return
+	}
+	s.issued = true
+	o.put.Issued(i)
+	if r.GetDurable() {
+		o.put.Durable(i, s.round)
+	}
+}
+
+// refused: the mint was not done.
+func (o *putOp) refused(i int, s *sent, cause quorum.Cause) {
+	o.backOff() // meant only where an earlier mint may have happened there
+	o.put.Failed(i, s.round, cause)
+}
+
+// doubt: the node failed in the middle of the mint. It is asked again, a few times.
+func (o *putOp) doubt(i int, cause quorum.Cause) {
+	o.backOff()
+	o.put.Doubt(i, cause)
+	if o.failures++; o.failures >= maxMintFailures {
+		o.put.GiveUp()
+	}
+}
+
+// takeRecord rebuilds the minted record from the first answer: the node leaves the value out, which is here already.
+func (o *putOp) takeRecord(r *storagev1.Response) error {
+	raw := r.GetRecord()
+	if r.GetValueCut() {
+		at := int(r.GetValueAt())
+		if at > len(raw) {
+			return fmt.Errorf("%w: the value was cut out at %d of %d bytes", record.ErrDamaged, at, len(raw))
+		}
+		raw = slices.Concat(raw[:at], o.req.Value, raw[at:])
+	}
+	if len(r.GetDotActor()) != len(causal.Actor{}) || r.GetDotCounter() == 0 {
+		return fmt.Errorf("%w: no dot", record.ErrDamaged)
+	}
+	set, err := record.Decode(o.req.Key, raw)
+	if err != nil {
+		return err
+	}
+	dot := causal.Dot{Actor: causal.Actor(r.GetDotActor()), Counter: r.GetDotCounter()}
+	if !set.Clock.Covers(dot) {
+		return fmt.Errorf("%w: it does not cover its dot", record.ErrDamaged)
+	}
+	o.record, o.set, o.dot = raw, set, dot
+	return nil
+}
+
+func (o *putOp) outcome() Outcome {
+	if o.put.NotApplied() {
+		return NotApplied
+	}
+	return InDoubt
+}
+
+// verdict turns what was decided into an error, nil where the quorum was reached.
+func (o *putOp) verdict() *Error {
+	err := &Error{Outcome: o.outcome()}
+	switch o.put.Verdict() {
+	case quorum.Reached:
+		return nil
+	case quorum.Stale:
+		err.Kind = StaleContext
+	default:
+		err.Kind = kindOfCause(o.put.Shortfall())
+		if err.Kind == TooLarge && o.tooMany {
+			err.Kind = TooManySiblings
+		}
+	}
+	err.Replicas = o.reports()
+	return err
+}
+
+// reports tells what each machine did.
+func (o *putOp) reports() []Report {
+	out := make([]Report, 0, o.put.Len())
+	for i := range o.put.Len() {
+		q := o.put.Report(i)
+		r := Report{Node: o.put.Node(i), Did: "not asked"}
+		r.Name = o.state.Name(r.Node)
+		last, asked := o.last(r.Node)
+		if !asked {
+			if !q.Connected {
+				r.Detail = quorum.Away.String()
+			}
+			out = append(out, r)
+			continue
+		}
+		r.Did, r.At = last.do.String(), last.at
+		switch {
+		case q.Durable:
+			r.Detail = "durable"
+		case q.Cause != quorum.None:
+			r.Detail = describe(q.Cause, last.detail)
+		case q.Waiting:
+			r.Detail = "no answer"
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// last returns the latest call to a node.
+func (o *putOp) last(n ring.NodeID) (sent, bool) {
+	for i := len(o.sent) - 1; i >= 0; i-- {
+		if o.sent[i].to == n {
+			return o.sent[i], true
+		}
+	}
+	return sent{}, false
+}

@@ -1,0 +1,63 @@
+package nodeclient
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+var (
+	// ErrNotSent says that a request provably never reached the wire: the node did not and will not see it.
+	ErrNotSent = errors.New("not sent")
+	// ErrOverloaded is an ErrNotSent: the queue to the node is full.
+	ErrOverloaded = fmt.Errorf("%w: the queue to the node is full", ErrNotSent)
+	// ErrNotConnected is an ErrNotSent: there is no stream to the node.
+	ErrNotConnected = fmt.Errorf("%w: not connected", ErrNotSent)
+	// ErrTooLate is an ErrNotSent: the deadline passed while the request waited in the queue.
+	ErrTooLate = fmt.Errorf("%w: the deadline passed in the queue", ErrNotSent)
+	// ErrLost says that a request was sent, or was being sent, and its answer will not come: it may have been done.
+	ErrLost = errors.New("answer lost")
+	// ErrUnanswered is an ErrLost: the deadline passed.
+	ErrUnanswered = fmt.Errorf("%w: the deadline passed", ErrLost)
+)
+
+// Answer is what became of a call. Exactly one of Response and Err is set.
+type Answer struct {
+	From     ring.NodeID
+	Tag      uint64
+	Response *storagev1.Response
+	Err      error // wraps ErrNotSent or ErrLost
+}
+
+// Call is one request to one node.
+type Call struct {
+	To ring.NodeID
+	// Tag comes back with the answers.
+	Tag uint64
+	// Request belongs to the client once sent, with all its bytes, also after the answer: they must not be modified. Its
+	// ID and timeout are set by the client.
+	Request *storagev1.Request
+	// Layouts are the live layouts under which the request is made: State.Names, which is shared.
+	Layouts []*storagev1.LayoutName
+	// Deadline is when nobody waits for the answer any more.
+	Deadline time.Time
+	// Deliver takes the answers. It must not block and must not call the client. It is called once per response, or
+	// once with an error; a mint that was answered OK before it was durable is answered a second time. It is called
+	// from the client's goroutines, or from within Send.
+	Deliver func(Answer)
+}
+
+// Health is what the gateway knows of a node.
+type Health struct {
+	// Connected: a stream to it is open.
+	Connected bool
+	// Suspect: it has been silent for too long, or refuses connections.
+	Suspect bool
+	// Phi is the suspicion, from 0.
+	Phi float64
+	// P95 and Mean are how long it usually takes to answer a read, queues included; 0 where not known.
+	P95, Mean time.Duration
+}

@@ -1,0 +1,345 @@
+package nodeclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/proto/wire"
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+const (
+	protocolVersion = 1
+	// helloWait bounds how long a node may take to answer a hello once it is connected.
+	helloWait = 3 * time.Second
+	// requestOverhead is above what a request takes in a frame beside its byte fields.
+	requestOverhead = 96
+)
+
+// pending is a call that was not answered for good.
+type pending struct {
+	call   Call
+	id     uint64
+	op     storagev1.Op
+	sent   time.Time // when it was queued
+	taken  bool      // by the sender: it may have reached the wire
+	issued bool      // a mint that was answered and whose durability is to come
+}
+
+// stream is one open Exchange. One goroutine sends, one receives.
+type stream struct {
+	peer        *peer
+	rpc         grpc.BidiStreamingClient[storagev1.Frame, storagev1.Frame]
+	out         *wire.Outbox[*pending] // nil is a heartbeat
+	contextKeys [][]byte
+
+	mu      sync.Mutex
+	ended   bool
+	nextID  uint64
+	waiting map[uint64]*pending
+
+	frames   uint64 // sent; the heartbeat number, of the sender's goroutine
+	lastSeen uint64 // frames sent at the last beat; under mu, with sentAll
+	sentAll  uint64
+}
+
+// hello opens a stream and waits for the node's hello. cancel ends ctx.
+func (c *Client) hello(ctx context.Context, cancel context.CancelFunc, p *peer, slot int) (*stream, error) {
+	rpc, err := storagev1.NewStorageClient(p.conns[slot]).Exchange(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, fmt.Errorf("open stream: %w", err)
+	}
+	h := &storagev1.Hello{Version: protocolVersion, Peer: c.cfg.ID[:]}
+	var cluster ring.ClusterID
+	if s := c.state.Load(); s != nil {
+		cluster = s.Cluster
+		h.Cluster = cluster[:]
+	}
+	for _, k := range c.cfg.ContextKeys {
+		h.ContextKeys = append(h.ContextKeys, k[:])
+	}
+	if err := rpc.Send(&storagev1.Frame{Hello: h, Heartbeat: 1}); err != nil {
+		return nil, streamError(rpc, err)
+	}
+	// A timer that fires as the answer comes ends a stream that was just opened, and no harm is done.
+	late := time.AfterFunc(helloWait, cancel)
+	defer late.Stop()
+	answer, err := rpc.Recv()
+	if err != nil {
+		return nil, fmt.Errorf("node's hello: %w", err)
+	}
+	switch a := answer.GetHello(); {
+	case a == nil || a.GetVersion() != protocolVersion:
+		return nil, fmt.Errorf("node speaks version %d of the protocol", a.GetVersion())
+	case string(a.GetPeer()) != string(p.id[:]):
+		return nil, fmt.Errorf("another node answers at the address of %s: %x", p.id, a.GetPeer())
+	case !cluster.IsZero() && string(a.GetCluster()) != string(cluster[:]):
+		return nil, fmt.Errorf("node belongs to cluster %x", a.GetCluster())
+	default:
+		return &stream{peer: p, rpc: rpc, contextKeys: a.GetContextKeys(), frames: 1,
+			out:     wire.NewOutbox[*pending](c.cfg.QueueItems, c.cfg.QueueBytes),
+			waiting: make(map[uint64]*pending)}, nil
+	}
+}
+
+// streamError returns why a send failed: gRPC tells that on the receiving side.
+func streamError(rpc grpc.BidiStreamingClient[storagev1.Frame, storagev1.Frame], sendErr error) error {
+	if _, err := rpc.Recv(); err != nil {
+		return err
+	}
+	return sendErr
+}
+
+// run sends and receives until either fails, and returns why.
+func (s *stream) run(ctx context.Context, cancel context.CancelFunc) error {
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		s.sendAll(ctx)
+		cancel()
+	})
+	err := s.receiveAll()
+	cancel()
+	sending.Wait()
+	return err
+}
+
+// send queues a call.
+func (s *stream) send(call Call) {
+	p := &pending{call: call, op: call.Request.GetOp(), sent: time.Now()}
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		s.answer(p, ErrNotConnected, reasonNotSent)
+		return
+	}
+	s.nextID++
+	p.id = s.nextID
+	call.Request.Id = p.id
+	s.waiting[p.id] = p
+	s.mu.Unlock()
+	if err := s.out.Put(p, requestSize(call.Request)); err != nil && s.remove(p) {
+		if errors.Is(err, wire.ErrFull) {
+			s.answer(p, ErrOverloaded, reasonOverloaded)
+		} else {
+			s.answer(p, ErrNotConnected, reasonNotSent)
+		}
+	}
+}
+
+func requestSize(r *storagev1.Request) int {
+	return requestOverhead + len(r.Key) + len(r.Value) + len(r.Meta) + len(r.Context) + len(r.Base) + len(r.Record)
+}
+
+// remove takes p out of what is waited for; false where someone else has.
+func (s *stream) remove(p *pending) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting[p.id] != p {
+		return false
+	}
+	delete(s.waiting, p.id)
+	return true
+}
+
+// answer ends a call that gets no response.
+func (s *stream) answer(p *pending, err error, why reason) {
+	s.peer.metrics.failures[why].Inc()
+	p.call.Deliver(Answer{From: s.peer.id, Tag: p.call.Tag, Err: err})
+}
+
+// beat queues a heartbeat unless a frame was sent since the last beat. A full or closed outbox needs none.
+func (s *stream) beat() {
+	s.mu.Lock()
+	idle := s.sentAll == s.lastSeen
+	s.lastSeen = s.sentAll
+	s.mu.Unlock()
+	if idle {
+		_ = s.out.Put(nil, 0)
+	}
+}
+
+// sendAll sends what is queued until the stream ends.
+func (s *stream) sendAll(ctx context.Context) {
+	var batch []*pending
+	var late []*pending
+	frame := &storagev1.Frame{}
+	for {
+		var err error
+		if batch, err = s.out.Take(ctx, batch[:0]); err != nil {
+			return
+		}
+		now := time.Now()
+		batch, late = s.take(batch, late[:0], now)
+		for _, p := range late {
+			s.answer(p, ErrTooLate, reasonLate)
+		}
+		for first := true; first || len(batch) > 0; first = false {
+			n := sameLayouts(batch)
+			if err := s.sendFrame(frame, batch[:n], now); err != nil {
+				return // the receiver learns why
+			}
+			batch = slices.Delete(batch, 0, n)
+		}
+		clear(late)
+	}
+}
+
+// take marks what goes onto the wire from here on. Calls that were answered meanwhile are left out, as are heartbeats:
+// the frame itself is one. What is late is never sent.
+func (s *stream) take(batch, late []*pending, now time.Time) (live, expired []*pending) {
+	live = batch[:0]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sentAll++
+	for _, p := range batch {
+		if p == nil || s.waiting[p.id] != p {
+			continue
+		}
+		if !now.Before(p.call.Deadline) {
+			delete(s.waiting, p.id)
+			late = append(late, p)
+			continue
+		}
+		p.taken = true
+		live = append(live, p)
+	}
+	clear(batch[len(live):])
+	return live, late
+}
+
+// sameLayouts returns how many calls at the beginning of batch were made under the same live layouts.
+func sameLayouts(batch []*pending) int {
+	for i := 1; i < len(batch); i++ {
+		if !equalLayouts(batch[0].call.Layouts, batch[i].call.Layouts) {
+			return i
+		}
+	}
+	return len(batch)
+}
+
+func equalLayouts(a, b []*storagev1.LayoutName) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	if len(a) == 0 || &a[0] == &b[0] {
+		return true
+	}
+	for i := range a {
+		if a[i].GetEpoch() != b[i].GetEpoch() || string(a[i].GetHash()) != string(b[i].GetHash()) {
+			return false
+		}
+	}
+	return true
+}
+
+// sendFrame sends one frame. Once it has returned, the requests are on the wire's side and not looked at again.
+func (s *stream) sendFrame(f *storagev1.Frame, batch []*pending, now time.Time) error {
+	s.frames++
+	f.Heartbeat, f.Layouts, f.Requests = s.frames, nil, f.Requests[:0]
+	for _, p := range batch {
+		f.Layouts = p.call.Layouts
+		left := (p.call.Deadline.Sub(now) + time.Millisecond - 1) / time.Millisecond
+		p.call.Request.TimeoutMs = uint32(min(left, 1<<31))
+		f.Requests = append(f.Requests, p.call.Request)
+	}
+	err := s.rpc.Send(f)
+	clear(f.Requests)
+	s.peer.client.metrics.frames.Inc()
+	if len(batch) > 0 {
+		s.peer.client.metrics.frameLen.Observe(float64(len(batch)))
+	}
+	return err
+}
+
+// arrival is a response with the call it answers.
+type arrival struct {
+	pending  *pending
+	response *storagev1.Response
+}
+
+// receiveAll hands out answers until the stream ends.
+func (s *stream) receiveAll() error {
+	var arrived []arrival
+	for {
+		f := &storagev1.Frame{}
+		if err := s.rpc.RecvMsg(f); err != nil {
+			return err
+		}
+		s.peer.heard()
+		if len(f.Responses) == 0 {
+			continue
+		}
+		arrived = s.match(f.Responses, arrived[:0])
+		now := time.Now()
+		for _, a := range arrived {
+			if !a.pending.issued || a.response.Status != storagev1.Status_STATUS_OK || !a.response.Durable {
+				s.peer.observe(a.pending.op, now.Sub(a.pending.sent))
+			}
+			a.pending.call.Deliver(Answer{From: s.peer.id, Tag: a.pending.call.Tag, Response: a.response})
+		}
+		clear(arrived)
+	}
+}
+
+// match finds the calls of responses. A mint that is not durable yet stays, and is answered again.
+func (s *stream) match(responses []*storagev1.Response, dst []arrival) []arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range responses {
+		p, ok := s.waiting[r.Id]
+		if !ok {
+			continue // answered by its deadline
+		}
+		if p.op == storagev1.Op_OP_MINT && r.Status == storagev1.Status_STATUS_OK && !r.Durable && !p.issued {
+			p.issued = true
+		} else {
+			delete(s.waiting, r.Id)
+		}
+		dst = append(dst, arrival{p, r})
+	}
+	return dst
+}
+
+// fail answers everything once the stream has ended: what the sender never took was not sent, all else is lost.
+func (s *stream) fail() {
+	s.mu.Lock()
+	s.ended = true
+	left := s.waiting
+	s.waiting = nil
+	s.mu.Unlock()
+	s.out.Close()
+	for _, p := range left {
+		if p.taken {
+			s.answer(p, ErrLost, reasonLost)
+		} else {
+			s.answer(p, ErrNotConnected, reasonNotSent)
+		}
+	}
+}
+
+// sweep answers calls whose deadline has passed. Their coordinators have given up on them already.
+func (s *stream) sweep(now time.Time) {
+	var gone []*pending
+	s.mu.Lock()
+	for id, p := range s.waiting {
+		if now.Sub(p.call.Deadline) >= sweepGrace {
+			delete(s.waiting, id)
+			gone = append(gone, p)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range gone {
+		if p.taken {
+			s.answer(p, ErrUnanswered, reasonLate)
+		} else {
+			s.answer(p, ErrTooLate, reasonLate)
+		}
+	}
+}
