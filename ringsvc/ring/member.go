@@ -18,7 +18,7 @@ const TokensPerNode = 256
 // What a layout may hold. Tokens fill at most half the ring, so that a collision always finds a free slot near by.
 const (
 	MaxWeight          = 16.0
-	MaxTokensPerMember = TokensPerNode * MaxWeight
+	MaxTokensPerMember = int(TokensPerNode * MaxWeight)
 	MaxMembers         = 2048
 	MaxTokens          = Slots / 2
 	MaxReplicas        = 16
@@ -150,7 +150,7 @@ func (r *reader) member() Member {
 
 func (r *reader) places(m *Member) {
 	m.Weight = math.Float64frombits(r.uint64())
-	count := r.uvarint(MaxTokensPerMember, "token count")
+	count := r.uvarint(uint64(MaxTokensPerMember), "token count")
 	if r.err != nil || count == 0 || !(m.Weight > 0 && m.Weight <= MaxWeight) || count > len(r.b) {
 		r.fail("weight or token count")
 		return

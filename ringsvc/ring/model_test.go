@@ -208,10 +208,13 @@ func (m *model) propose(n *modelNode) {
 	}
 	for range count {
 		i := m.rnd.IntN(len(m.nodes) - 1)
+		if m.variant.grow {
+			i %= 3
+		}
 		_, member := l.Member(modelID(i))
 		switch {
 		case m.variant.grow:
-			if i < 3 && !member && len(changes) == 0 {
+			if !member && len(changes) == 0 {
 				changes = append(changes, Change{Kind: ChangeJoin, Member: modelMember(i, m.token())})
 			}
 		case m.variant.shrink && m.rnd.IntN(5) == 0:
