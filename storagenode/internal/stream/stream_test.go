@@ -1,0 +1,814 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/proto/wire"
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/kv"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 10 * time.Second
+
+// fakeStore is a store whose disk is a switch.
+type fakeStore struct {
+	mu       sync.Mutex
+	records  map[string][]byte
+	actor    causal.Actor
+	minted   uint64
+	repeated bool                     // the next mints are repeats
+	early    bool                     // commits end before Mint returns
+	fail     error                    // of commits
+	refuse   error                    // of everything, before it begins
+	commits  []func()                 // what waits for the disk
+	block    map[string]chan struct{} // reads of these keys wait
+	reading  chan string              // told of each read, if not nil
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{records: map[string][]byte{}, actor: causal.Actor{1}, block: map[string]chan struct{}{}}
+}
+
+func (f *fakeStore) Actor() causal.Actor { return f.actor }
+
+func (f *fakeStore) Read(key []byte) ([]byte, error) {
+	f.mu.Lock()
+	wait, told := f.block[string(key)], f.reading
+	rec, ok := f.records[string(key)]
+	refuse := f.refuse
+	f.mu.Unlock()
+	if told != nil {
+		told <- string(key)
+	}
+	if wait != nil {
+		<-wait
+	}
+	switch {
+	case refuse != nil:
+		return nil, refuse
+	case !ok:
+		return nil, kv.ErrNotFound
+	}
+	return rec, nil
+}
+
+func (f *fakeStore) Mint(m kv.Mint, durable func(error)) (kv.Minted, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuse != nil {
+		return kv.Minted{}, f.refuse
+	}
+	f.minted++
+	dot := causal.Dot{Actor: f.actor, Counter: f.minted}
+	rec := record.Append(nil, m.Key, causal.Set{Clock: causal.Vector{dot},
+		Siblings: []causal.Sibling{{Dot: dot, ContentType: m.ContentType, Checksum: m.Checksum, Value: m.Value}}})
+	key, fail := string(m.Key), f.fail
+	commit := func() {
+		if fail == nil {
+			f.mu.Lock()
+			f.records[key] = rec
+			f.mu.Unlock()
+		}
+		durable(fail)
+	}
+	if f.early {
+		if fail == nil {
+			f.records[key] = rec
+		}
+		durable(fail)
+	} else {
+		f.commits = append(f.commits, commit)
+	}
+	return kv.Minted{Record: rec, Dot: dot, Repeated: f.repeated}, nil
+}
+
+func (f *fakeStore) Apply(key, rec []byte, done func(bool, error)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuse != nil {
+		return f.refuse
+	}
+	k, fail := string(key), f.fail
+	f.commits = append(f.commits, func() {
+		if fail == nil {
+			f.mu.Lock()
+			f.records[k] = slices.Clone(rec)
+			f.mu.Unlock()
+		}
+		done(fail == nil, fail)
+	})
+	return nil
+}
+
+// flush ends what waits for the disk and says how much that was.
+func (f *fakeStore) flush() int {
+	f.mu.Lock()
+	commits := f.commits
+	f.commits = nil
+	f.mu.Unlock()
+	for _, c := range commits {
+		c()
+	}
+	return len(commits)
+}
+
+// fakeLayouts admits what its fields say.
+type fakeLayouts struct {
+	mu      sync.Mutex
+	cluster ring.ClusterID
+	fence   ring.Fence
+	owns    bool
+	view    []byte
+}
+
+func (f *fakeLayouts) get() fakeLayouts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fakeLayouts{cluster: f.cluster, fence: f.fence, owns: f.owns, view: f.view}
+}
+func (f *fakeLayouts) Cluster() ring.ClusterID              { return f.get().cluster }
+func (f *fakeLayouts) Encoded() []byte                      { return f.get().view }
+func (f *fakeLayouts) BeginWrite(live []ring.LayoutID) bool { return f.get().fence.AdmitWrite(live) }
+func (f *fakeLayouts) EndWrite()                            {}
+func (f *fakeLayouts) AdmitRead(id ring.LayoutID) bool      { return f.get().fence.AdmitRead(id) }
+func (f *fakeLayouts) Owns(ring.Slot) bool                  { return f.get().owns }
+
+type harness struct {
+	t       *testing.T
+	store   *fakeStore
+	layouts *fakeLayouts
+	server  *Server
+	foreign chan string
+	reg     *prometheus.Registry
+	dial    func() *grpc.ClientConn
+	grpc    *grpc.Server
+}
+
+type service struct {
+	storagev1.UnimplementedStorageServer
+	s *Server
+}
+
+func (s *service) Exchange(st grpc.BidiStreamingServer[storagev1.Frame, storagev1.Frame]) error {
+	return s.s.Exchange(st)
+}
+
+var testCluster = ring.ClusterID{9}
+
+func newHarness(t *testing.T, change func(*Config)) *harness {
+	t.Helper()
+	h := &harness{t: t, store: newFakeStore(), foreign: make(chan string, 16), reg: prometheus.NewRegistry(),
+		layouts: &fakeLayouts{cluster: testCluster, owns: true, view: []byte("view")}}
+	cfg := Config{Node: ring.NodeID{7}, Store: h.store, Layouts: h.layouts, Workers: 4, QueueMax: 1024,
+		ForeignCluster: func(peer string, _ ring.ClusterID) { h.foreign <- peer }, Logger: zerolog.Nop(), Registerer: h.reg}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if h.server, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	h.grpc = grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()), grpc.WaitForHandlers(true))
+	storagev1.RegisterStorageServer(h.grpc, &service{s: h.server})
+	l := bufconn.Listen(1 << 20)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := h.grpc.Serve(l); err != nil {
+			t.Error(err)
+		}
+	})
+	h.dial = func() *grpc.ClientConn {
+		c, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
+			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	t.Cleanup(func() {
+		h.server.EndStreams()
+		h.grpc.Stop()
+		h.server.Close()
+		serving.Wait()
+	})
+	return h
+}
+
+// client speaks on one stream.
+type client struct {
+	t      *testing.T
+	st     grpc.BidiStreamingClient[storagev1.Frame, storagev1.Frame]
+	hello  *storagev1.Hello
+	frames chan *storagev1.Frame
+	err    error // why frames was closed
+	left   []*storagev1.Response
+}
+
+func (h *harness) connect(hello *storagev1.Hello) *client {
+	h.t.Helper()
+	conn := h.dial()
+	ctx, cancel := context.WithCancel(h.t.Context())
+	st, err := storagev1.NewStorageClient(conn).Exchange(ctx)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := st.Send(&storagev1.Frame{Hello: hello}); err != nil {
+		h.t.Fatal(err)
+	}
+	c := &client{t: h.t, st: st, frames: make(chan *storagev1.Frame, 10_000)}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for {
+			f, err := st.Recv()
+			if err != nil {
+				c.err = err
+				close(c.frames)
+				return
+			}
+			c.frames <- f
+		}
+	})
+	h.t.Cleanup(func() {
+		cancel()
+		reading.Wait()
+		if err := conn.Close(); err != nil {
+			h.t.Error(err)
+		}
+	})
+	return c
+}
+
+func gateway(n byte, keys ...string) *storagev1.Hello {
+	h := &storagev1.Hello{Version: 1, Cluster: testCluster[:], Peer: slices.Repeat([]byte{n}, 16)}
+	for _, k := range keys {
+		h.ContextKeys = append(h.ContextKeys, []byte(k))
+	}
+	return h
+}
+
+func (h *harness) greeted(n byte) *client {
+	h.t.Helper()
+	c := h.connect(gateway(n))
+	f := c.frame()
+	if f.GetHello() == nil {
+		h.t.Fatalf("first frame %v says no hello", f)
+	}
+	c.hello = f.GetHello()
+	return c
+}
+
+func (c *client) frame() *storagev1.Frame {
+	c.t.Helper()
+	select {
+	case f, ok := <-c.frames:
+		if !ok {
+			c.t.Fatalf("stream ended: %v", c.err)
+		}
+		return f
+	case <-time.After(patience):
+		c.t.Fatal("no frame came")
+	}
+	return nil
+}
+
+// answer returns the next response.
+func (c *client) answer() *storagev1.Response {
+	c.t.Helper()
+	for len(c.left) == 0 {
+		c.left = c.frame().GetResponses()
+	}
+	r := c.left[0]
+	c.left = c.left[1:]
+	return r
+}
+
+func (c *client) ended() error {
+	c.t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case _, ok := <-c.frames:
+			if !ok {
+				return c.err
+			}
+		case <-deadline:
+			c.t.Fatal("stream goes on")
+		}
+	}
+}
+
+var layoutOne = &storagev1.LayoutName{Epoch: 1, Hash: slices.Repeat([]byte{1}, 16)}
+
+func (c *client) send(reqs ...*storagev1.Request) {
+	c.t.Helper()
+	for _, r := range reqs {
+		if r.TimeoutMs == 0 {
+			r.TimeoutMs = 10_000
+		}
+	}
+	c.sendRaw(&storagev1.Frame{Layouts: []*storagev1.LayoutName{layoutOne}, Requests: reqs})
+}
+
+func (c *client) sendRaw(f *storagev1.Frame) {
+	c.t.Helper()
+	if err := c.st.Send(f); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func mintOf(id uint64, key, value string) *storagev1.Request {
+	return &storagev1.Request{Id: id, Op: storagev1.Op_OP_MINT, Key: []byte(key), Value: []byte(value), ContentType: "text/plain",
+		Checksum: record.Checksum([]byte(value))}
+}
+
+func readOf(id uint64, key string) *storagev1.Request {
+	return &storagev1.Request{Id: id, Op: storagev1.Op_OP_READ, Key: []byte(key)}
+}
+
+func (h *harness) wantStatus(r *storagev1.Response, id uint64, st storagev1.Status) {
+	h.t.Helper()
+	if r.GetId() != id || r.GetStatus() != st {
+		h.t.Fatalf("answer %v, want %v for %d", r, st, id)
+	}
+}
+
+func TestHello(t *testing.T) {
+	h := newHarness(t, nil)
+	first := h.connect(gateway(1, "key-one!", "key-two!"))
+	got := first.frame().GetHello()
+	if got.GetVersion() != 1 || ring.ClusterID(got.GetCluster()) != testCluster || ring.NodeID(got.GetPeer()) != (ring.NodeID{7}) ||
+		causal.Actor(got.GetActor()) != h.store.actor {
+		t.Errorf("hello %v", got)
+	}
+	if len(got.GetContextKeys()) != 2 || string(got.GetContextKeys()[0]) != "key-one!" {
+		t.Errorf("the first gateway is told keys %q, want its own", got.GetContextKeys())
+	}
+	second := h.connect(gateway(2, "another!"))
+	if got := second.frame().GetHello().GetContextKeys(); len(got) != 2 || string(got[0]) != "key-one!" {
+		t.Errorf("the second gateway is told keys %q, want those of the first", got)
+	}
+	unknown := h.connect(&storagev1.Hello{Version: 1, Peer: make([]byte, 16)})
+	if unknown.frame().GetHello() == nil {
+		t.Error("a gateway that knows no cluster is refused")
+	}
+}
+
+func TestHelloRefused(t *testing.T) {
+	h := newHarness(t, nil)
+	foreign := gateway(3)
+	foreign.Cluster = slices.Repeat([]byte{8}, 16)
+	for name, c := range map[string]struct {
+		hello *storagev1.Hello
+		code  codes.Code
+	}{
+		"none":            {nil, codes.InvalidArgument},
+		"version":         {&storagev1.Hello{Version: 2, Peer: make([]byte, 16)}, codes.FailedPrecondition},
+		"short peer":      {&storagev1.Hello{Version: 1, Peer: make([]byte, 3)}, codes.InvalidArgument},
+		"short cluster":   {&storagev1.Hello{Version: 1, Peer: make([]byte, 16), Cluster: make([]byte, 3)}, codes.InvalidArgument},
+		"many keys":       {gateway(1, "1", "2", "3", "4", "5"), codes.InvalidArgument},
+		"foreign cluster": {foreign, codes.FailedPrecondition},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.t = t
+			if err := h.connect(c.hello).ended(); status.Code(err) != c.code {
+				t.Errorf("ended with %v, want %v", err, c.code)
+			}
+		})
+	}
+	select {
+	case peer := <-h.foreign:
+		if peer != strings.Repeat("03", 16) {
+			t.Errorf("foreign peer %s", peer)
+		}
+	default:
+		t.Error("nobody was told of the foreign cluster")
+	}
+	h.t = t
+	h.layouts.mu.Lock()
+	h.layouts.cluster = ring.ClusterID{}
+	h.layouts.mu.Unlock()
+	if err := h.connect(gateway(1)).ended(); status.Code(err) != codes.Unavailable {
+		t.Errorf("without a cluster: %v", err)
+	}
+}
+
+// A mint is answered when its dot is issued and again when it is durable, in that order.
+func TestMintAnswersTwice(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	value := strings.Repeat("v", 1000)
+	c.send(mintOf(5, "key", value))
+	first := c.answer()
+	h.wantStatus(first, 5, storagev1.Status_STATUS_OK)
+	if first.GetDurable() || causal.Actor(first.GetDotActor()) != h.store.actor || first.GetDotCounter() != 1 {
+		t.Errorf("first answer %v", first)
+	}
+	if !first.GetValueCut() || len(first.GetRecord()) >= len(value) {
+		t.Fatalf("the value came back: cut %v, %d bytes", first.GetValueCut(), len(first.GetRecord()))
+	}
+	whole := slices.Concat(first.GetRecord()[:first.GetValueAt()], []byte(value), first.GetRecord()[first.GetValueAt():])
+	if err := record.Verify([]byte("key"), whole); err != nil {
+		t.Errorf("record with the value put back: %v", err)
+	}
+	if n := h.store.flush(); n != 1 {
+		t.Fatalf("%d commits", n)
+	}
+	second := c.answer()
+	h.wantStatus(second, 5, storagev1.Status_STATUS_OK)
+	if !second.GetDurable() || len(second.GetRecord()) != 0 {
+		t.Errorf("second answer %v", second)
+	}
+}
+
+func TestMintShortOrRepeatedKeepsValue(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	c.send(mintOf(1, "key", "short"))
+	if r := c.answer(); r.GetValueCut() || record.Verify([]byte("key"), r.GetRecord()) != nil {
+		t.Errorf("short value: %v", r)
+	}
+	h.store.repeated = true
+	c.send(mintOf(2, "key", strings.Repeat("v", 1000)))
+	if r := c.answer(); r.GetValueCut() || record.Verify([]byte("key"), r.GetRecord()) != nil {
+		t.Errorf("repeated mint: %v", r)
+	}
+	h.store.flush()
+}
+
+// A commit that ends before the first answer leaves goes into that one answer.
+func TestMintDurableAtOnce(t *testing.T) {
+	h := newHarness(t, nil)
+	h.store.early = true
+	c := h.greeted(1)
+	c.send(mintOf(1, "a", "value"), readOf(2, "a"))
+	r := c.answer()
+	h.wantStatus(r, 1, storagev1.Status_STATUS_OK)
+	if !r.GetDurable() || len(r.GetRecord()) == 0 {
+		t.Errorf("answer %v", r)
+	}
+	h.wantStatus(c.answer(), 2, storagev1.Status_STATUS_OK)
+	h.store.fail = fmt.Errorf("%w: disk", kv.ErrInDoubt)
+	c.send(mintOf(3, "a", "value"), readOf(4, "absent"))
+	h.wantStatus(c.answer(), 3, storagev1.Status_STATUS_FAILED)
+	h.wantStatus(c.answer(), 4, storagev1.Status_STATUS_ABSENT)
+}
+
+func TestMintFailsLater(t *testing.T) {
+	h := newHarness(t, nil)
+	h.store.fail = fmt.Errorf("%w: disk", kv.ErrInDoubt)
+	c := h.greeted(1)
+	c.send(mintOf(1, "a", "value"))
+	h.wantStatus(c.answer(), 1, storagev1.Status_STATUS_OK)
+	h.store.flush()
+	r := c.answer()
+	h.wantStatus(r, 1, storagev1.Status_STATUS_FAILED)
+	if r.GetDurable() {
+		t.Error("a failed commit is called durable")
+	}
+}
+
+// The two ends of a mint may meet in any order: exactly one final answer, never before the first.
+func TestMintingRace(t *testing.T) {
+	h := newHarness(t, nil)
+	for i := range 2000 {
+		c := &conn{out: wire.NewOutbox[*storagev1.Response](16, 1<<20), abort: make(chan struct{})}
+		r := mintOf(1, "key", "value")
+		h.server.pending.Add(1)
+		w := &minting{s: h.server, c: c, f: &frame{at: time.Now()}, r: r}
+		var both sync.WaitGroup
+		both.Go(func() { w.durable(nil) })
+		both.Go(func() { w.issued(kv.Minted{Record: []byte("r"), Dot: causal.Dot{Counter: 1}}) })
+		both.Wait()
+		var durable int
+		for n, resp := range c.out.Close() {
+			if resp.GetDurable() {
+				durable++
+			}
+			if n == 0 && len(resp.GetRecord()) == 0 {
+				t.Fatalf("round %d: the first answer has no record", i)
+			}
+		}
+		if durable != 1 {
+			t.Fatalf("round %d: %d durable answers", i, durable)
+		}
+	}
+	if n := h.server.pending.Load(); n != 0 {
+		t.Errorf("%d requests pending", n)
+	}
+}
+
+func TestApplyAnswersWhenDurable(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	apply := &storagev1.Request{Id: 1, Op: storagev1.Op_OP_APPLY, Key: []byte("k"), Record: []byte("rec"), Cause: storagev1.Cause_CAUSE_WRITE}
+	c.send(apply, readOf(2, "k"))
+	h.wantStatus(c.answer(), 2, storagev1.Status_STATUS_ABSENT)
+	h.store.flush()
+	r := c.answer()
+	h.wantStatus(r, 1, storagev1.Status_STATUS_OK)
+	if !r.GetDurable() {
+		t.Error("not called durable")
+	}
+}
+
+func TestReadAndDigest(t *testing.T) {
+	h := newHarness(t, nil)
+	h.store.early = true
+	c := h.greeted(1)
+	c.send(mintOf(1, "k", "v"))
+	rec := c.answer().GetRecord()
+	digest := readOf(3, "k")
+	digest.Op = storagev1.Op_OP_DIGEST
+	c.send(readOf(2, "k"), digest)
+	if r := c.answer(); !slices.Equal(r.GetRecord(), rec) {
+		t.Errorf("record %x, want %x", r.GetRecord(), rec)
+	}
+	want, err := record.DigestOf(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := c.answer(); !slices.Equal(r.GetDigest(), want[:]) || len(r.GetRecord()) != 0 {
+		t.Errorf("digest answer %v, want %x", r, want)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	long := strings.Repeat("k", 251)
+	bad := func(change func(*storagev1.Request)) *storagev1.Request {
+		r := readOf(1, "k")
+		r.TimeoutMs = 10_000
+		change(r)
+		return r
+	}
+	one := []*storagev1.LayoutName{layoutOne}
+	for name, x := range map[string]struct {
+		layouts []*storagev1.LayoutName
+		r       *storagev1.Request
+		want    storagev1.Status
+	}{
+		"deadline passed":    {one, bad(func(r *storagev1.Request) { r.TimeoutMs = 0 }), storagev1.Status_STATUS_EXPIRED},
+		"no operation":       {one, bad(func(r *storagev1.Request) { r.Op = 0 }), storagev1.Status_STATUS_INVALID},
+		"unknown operation":  {one, bad(func(r *storagev1.Request) { r.Op = 99 }), storagev1.Status_STATUS_INVALID},
+		"no key":             {one, bad(func(r *storagev1.Request) { r.Key = nil }), storagev1.Status_STATUS_INVALID},
+		"long key":           {one, bad(func(r *storagev1.Request) { r.Key = []byte(long) }), storagev1.Status_STATUS_INVALID},
+		"no layouts":         {nil, bad(func(*storagev1.Request) {}), storagev1.Status_STATUS_INVALID},
+		"short layout hash":  {[]*storagev1.LayoutName{{Epoch: 1}}, bad(func(*storagev1.Request) {}), storagev1.Status_STATUS_INVALID},
+		"layout beyond list": {one, bad(func(r *storagev1.Request) { r.Layout = 1 }), storagev1.Status_STATUS_INVALID},
+		"apply, no cause":    {one, bad(func(r *storagev1.Request) { r.Op = storagev1.Op_OP_APPLY }), storagev1.Status_STATUS_INVALID},
+		"broken context": {one, bad(func(r *storagev1.Request) {
+			r.Op, r.HasContext, r.Context = storagev1.Op_OP_MINT, true, []byte{9, 9}
+		}), storagev1.Status_STATUS_INVALID},
+	} {
+		c.sendRaw(&storagev1.Frame{Layouts: x.layouts, Requests: []*storagev1.Request{x.r}})
+		if r := c.answer(); r.GetStatus() != x.want {
+			t.Errorf("%s: %v, want %v", name, r, x.want)
+		}
+	}
+	h.layouts.mu.Lock()
+	h.layouts.owns = false
+	h.layouts.mu.Unlock()
+	c.send(mintOf(2, "k", "v"))
+	h.wantStatus(c.answer(), 2, storagev1.Status_STATUS_UNAVAILABLE)
+	h.layouts.mu.Lock()
+	h.layouts.view = nil
+	h.layouts.mu.Unlock()
+	c.send(readOf(3, "k"))
+	h.wantStatus(c.answer(), 3, storagev1.Status_STATUS_UNAVAILABLE)
+	if h.store.minted != 0 {
+		t.Error("a refused mint was made")
+	}
+}
+
+func TestStoreErrors(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	for err, want := range map[error]storagev1.Status{
+		kv.ErrBehind: storagev1.Status_STATUS_BEHIND, kv.ErrOverloaded: storagev1.Status_STATUS_OVERLOADED,
+		kv.ErrExpired: storagev1.Status_STATUS_EXPIRED, kv.ErrTooManySiblings: storagev1.Status_STATUS_TOO_LARGE,
+		kv.ErrTooLarge: storagev1.Status_STATUS_TOO_LARGE, kv.ErrClockTooLarge: storagev1.Status_STATUS_TOO_LARGE,
+		kv.ErrInvalid: storagev1.Status_STATUS_INVALID, kv.ErrDiskFull: storagev1.Status_STATUS_DISK_FULL,
+		kv.ErrReopening: storagev1.Status_STATUS_UNAVAILABLE, kv.ErrClosed: storagev1.Status_STATUS_UNAVAILABLE,
+		kv.ErrInDoubt: storagev1.Status_STATUS_FAILED, errors.New("disk broke"): storagev1.Status_STATUS_FAILED,
+	} {
+		h.store.mu.Lock()
+		h.store.refuse = fmt.Errorf("wrapped: %w", err)
+		h.store.mu.Unlock()
+		c.send(mintOf(1, "k", "v"))
+		if r := c.answer(); r.GetStatus() != want || r.GetDetail() == "" {
+			t.Errorf("%v is answered %v, want %v", err, r, want)
+		}
+	}
+	// A read that fails is never taken for absence.
+	c.send(readOf(2, "k"))
+	if r := c.answer(); r.GetStatus() == storagev1.Status_STATUS_ABSENT {
+		t.Error("a failed read is called absent")
+	}
+}
+
+func TestFences(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	h.layouts.mu.Lock()
+	h.layouts.fence = ring.Fence{Acked: ring.LayoutID{Epoch: 2, Hash: [16]byte{2}}, ReadEpoch: 2}
+	h.layouts.mu.Unlock()
+	apply := func(id uint64, cause storagev1.Cause) *storagev1.Request {
+		return &storagev1.Request{Id: id, Op: storagev1.Op_OP_APPLY, Key: []byte("k"), Record: []byte("r"), Cause: cause}
+	}
+	for _, r := range []*storagev1.Request{mintOf(1, "k", "v"), apply(1, storagev1.Cause_CAUSE_WRITE), readOf(1, "k")} {
+		c.send(r)
+		got := c.answer()
+		h.wantStatus(got, 1, storagev1.Status_STATUS_FENCED)
+		if string(got.GetView()) != "view" {
+			t.Errorf("%v is refused without the view", r.GetOp())
+		}
+	}
+	if h.store.flush() != 0 {
+		t.Error("a fenced write was stored")
+	}
+	// Repairs, hints and transfers are not fenced.
+	c.send(apply(2, storagev1.Cause_CAUSE_REPAIR), apply(3, storagev1.Cause_CAUSE_HINT), apply(4, storagev1.Cause_CAUSE_TRANSFER), readOf(5, "x"))
+	h.wantStatus(c.answer(), 5, storagev1.Status_STATUS_FENCED)
+	h.store.flush()
+	for id := uint64(2); id <= 4; id++ {
+		h.wantStatus(c.answer(), id, storagev1.Status_STATUS_OK)
+	}
+}
+
+// With every worker held up and the queue full, the rest is refused at once.
+func TestOverload(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.Workers, c.QueueMax = 1, 2*chunk })
+	c := h.greeted(1)
+	release := make(chan struct{})
+	h.store.block["slow"], h.store.reading = release, make(chan string, 1000)
+	c.send(readOf(1, "slow"))
+	<-h.store.reading // the only worker is held up
+	var reqs []*storagev1.Request
+	for id := uint64(2); id < 2+5*chunk; id++ {
+		reqs = append(reqs, readOf(id, "k"))
+	}
+	c.send(reqs...)
+	for range 3 * chunk {
+		if r := c.answer(); r.GetStatus() != storagev1.Status_STATUS_OVERLOADED {
+			t.Fatalf("answer %v while the worker is held up", r)
+		}
+	}
+	close(release)
+	for range 1 + 2*chunk {
+		if r := c.answer(); r.GetStatus() != storagev1.Status_STATUS_ABSENT {
+			t.Fatalf("answer %v after the worker went on", r)
+		}
+	}
+	if n := testutil.ToFloat64(h.server.metrics.requests[storagev1.Op_OP_READ][storagev1.Status_STATUS_OVERLOADED]); n != 3*chunk {
+		t.Errorf("%v overloaded requests counted", n)
+	}
+}
+
+// One slow read does not hold up those in other chunks.
+func TestSlowReadHoldsUpOneWorker(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	release := make(chan struct{})
+	h.store.block["slow"] = release
+	reqs := []*storagev1.Request{readOf(1, "slow")}
+	for id := uint64(2); id <= 3*chunk; id++ {
+		reqs = append(reqs, readOf(id, "k"))
+	}
+	c.send(reqs...)
+	for range 2 * chunk {
+		if r := c.answer(); r.GetId() <= chunk {
+			t.Fatalf("answer %v from behind the slow read", r)
+		}
+	}
+	close(release)
+	for range chunk {
+		c.answer()
+	}
+}
+
+// An idle stream is not silent.
+func TestHeartbeats(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	last := uint64(1)
+	for range 3 {
+		f := c.frame()
+		if f.GetHeartbeat() != last+1 || len(f.GetResponses()) != 0 {
+			t.Fatalf("frame %v after heartbeat %d", f, last)
+		}
+		last = f.GetHeartbeat()
+	}
+}
+
+// A drain refuses what is new, waits for what is in flight, and lets the answers leave.
+func TestDrain(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	c.send(mintOf(1, "k", "v"))
+	c.answer()
+	drained := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	go func() { drained <- h.server.Drain(ctx) }()
+	for !h.server.draining.Load() {
+		c.frame() // heartbeats pass the time
+	}
+	c.send(readOf(2, "k"))
+	h.wantStatus(c.answer(), 2, storagev1.Status_STATUS_UNAVAILABLE)
+	select {
+	case err := <-drained:
+		t.Fatalf("drained (%v) with a mint in flight", err)
+	default:
+	}
+	h.store.flush()
+	if err := <-drained; err != nil {
+		t.Fatal(err)
+	}
+	h.server.EndStreams()
+	if r := c.answer(); !r.GetDurable() {
+		t.Errorf("answer %v", r)
+	}
+	if err := c.ended(); status.Code(err) != codes.Unknown && err.Error() != "EOF" {
+		t.Errorf("stream ended with %v", err)
+	}
+	if err := h.connect(gateway(2)).ended(); status.Code(err) != codes.Unavailable {
+		t.Errorf("new stream while stopping: %v", err)
+	}
+}
+
+func TestDrainIsBounded(t *testing.T) {
+	h := newHarness(t, nil)
+	c := h.greeted(1)
+	c.send(mintOf(1, "k", "v"))
+	c.answer()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := h.server.Drain(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("drain: %v", err)
+	}
+	h.store.flush()
+}
+
+// A peer that sends and never reads loses its stream; others go on.
+func TestAnswersNotRead(t *testing.T) {
+	c := &conn{out: wire.NewOutbox[*storagev1.Response](2, 1<<20), abort: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	c.take, c.finish = ctx, cancel
+	for range 5 {
+		c.answer(&storagev1.Response{})
+	}
+	select {
+	case <-c.abort:
+	default:
+		t.Error("the stream goes on")
+	}
+	if ctx.Err() == nil {
+		t.Error("the sender is not woken")
+	}
+}
+
+func TestMetricsHaveHelp(t *testing.T) {
+	h := newHarness(t, nil)
+	problems, err := testutil.GatherAndLint(h.reg)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v %v", problems, err)
+	}
+}
+
+func TestWithout(t *testing.T) {
+	b := []byte("0123456789")
+	for _, x := range []struct{ from, to int }{{0, 10}, {0, 3}, {3, 7}, {7, 10}, {5, 5}} {
+		want := slices.Concat(b[:x.from], b[x.to:])
+		if got := without(b, x.from, x.to); string(got) != string(want) {
+			t.Errorf("without %v: %q, want %q", x, got, want)
+		}
+	}
+	if string(b) != "0123456789" {
+		t.Errorf("the input is now %q", b)
+	}
+}
