@@ -524,9 +524,9 @@ func (e *Engine) Close() error {
 }
 
 func (e *Engine) close() error {
+	known := e.Err() != nil
 	e.users.close()
 	close(e.guard.quit)
-	known := e.latched.Load() != nil
 	err := e.closeLibrary()
 	e.write.Lock()
 	defer e.write.Unlock()

@@ -266,7 +266,11 @@ func (g *guard) scan(fd storage.FileDesc, each func([]byte)) (logScan, error) {
 	if err != nil {
 		return logScan{}, err
 	}
-	scan, err := scanLog(r, each)
+	begins := beginsBatch
+	if fd.Type == storage.TypeManifest {
+		begins = beginsEdit
+	}
+	scan, err := scanLog(r, begins, each)
 	return scan, errors.Join(err, r.Close())
 }
 

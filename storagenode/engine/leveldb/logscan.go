@@ -62,9 +62,10 @@ func (s logScan) String() string {
 }
 
 // scanLog reads a log and calls each, if not nil, for the payload of each whole record before the first bad byte; the
-// payload is valid until each returns. The error is one of reading.
-func scanLog(r io.Reader, each func(payload []byte)) (logScan, error) {
-	sc := scanner{result: logScan{bad: -1}, each: each}
+// payload is valid until each returns. begins says whether a payload can be the beginning of a record of this kind of
+// log. The error is one of reading.
+func scanLog(r io.Reader, begins func(payload []byte) bool, each func(payload []byte)) (logScan, error) {
+	sc := scanner{result: logScan{bad: -1}, begins: begins, each: each}
 	block := make([]byte, logBlock)
 	for {
 		n, err := io.ReadFull(r, block)
@@ -86,8 +87,23 @@ func scanLog(r io.Reader, each func(payload []byte)) (logScan, error) {
 	}
 }
 
+// beginsBatch reports whether a journal's record can begin so: with a possible sequence number.
+func beginsBatch(payload []byte) bool {
+	if len(payload) < recordHeader {
+		return false
+	}
+	seq := binary.LittleEndian.Uint64(payload)
+	return seq > 0 && seq < maxSequence
+}
+
+// beginsEdit reports whether a manifest's record can begin so: with a known field.
+func beginsEdit(payload []byte) bool {
+	return len(payload) > 0 && payload[0] >= tagComparer && payload[0] <= tagPrevJournal
+}
+
 type scanner struct {
 	result logScan
+	begins func([]byte) bool
 	each   func([]byte)
 	open   bool  // a record was begun and not ended
 	start  int64 // where the present record began
@@ -154,14 +170,11 @@ func (sc *scanner) damage(at int64) {
 	sc.open = false
 }
 
-// lookAfter notes whether a record begins at q. Besides the checksum it asks for a possible sequence number, so that a
-// log quoted inside a value is not mistaken for one.
+// lookAfter notes whether a record begins at q. Besides the checksum it asks whether the payload fits, so that a log
+// quoted inside a value is not mistaken for one.
 func (sc *scanner) lookAfter(b []byte, q int) {
 	kind, payload, ok := chunkAt(b, q)
-	if !ok || (kind != chunkFull && kind != chunkFirst) || len(payload) < recordHeader {
-		return
-	}
-	if seq := binary.LittleEndian.Uint64(payload); seq > 0 && seq < maxSequence {
+	if ok && (kind == chunkFull || kind == chunkFirst) && sc.begins(payload) {
 		sc.result.recordAfter = true
 	}
 }
