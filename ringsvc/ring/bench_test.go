@@ -15,7 +15,7 @@ var (
 
 var benchSizes = []int{3, 300, 1000}
 
-// Estimate: 5 ns, XXH3 of a short key.
+// Estimate: 5 ns, XXH3 of a short key. Measured: 3.5 ns (all numbers here: two shared cores, Go 1.26).
 func BenchmarkSlotOf(b *testing.B) {
 	key := []byte("users/1234567/profile")
 	b.ReportAllocs()
@@ -25,6 +25,7 @@ func BenchmarkSlotOf(b *testing.B) {
 }
 
 // Estimate: 5 ns at 3 nodes, all in cache; 50 ns at 1,000, where index, tokens and primaries (18 MB) each miss the cache. 0 allocations.
+// Measured: 5.6 ns at 3, 9.9 at 300, 15 at 1,000: the stride of the slots is regular, so that the processor reads ahead.
 func BenchmarkPrimaries(b *testing.B) {
 	for _, nodes := range benchSizes {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
@@ -41,6 +42,7 @@ func BenchmarkPrimaries(b *testing.B) {
 }
 
 // Estimate: 100 ns for three fallbacks, a walk of about six tokens and comparisons of 16 bytes. 0 allocations.
+// Measured: 66 ns at 10, 82 at 300, 170 at 1,000: clearing 256 bytes of marks and three cache misses.
 func BenchmarkFallbacks(b *testing.B) {
 	for _, nodes := range []int{10, 300, 1000} {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
@@ -59,6 +61,7 @@ func BenchmarkFallbacks(b *testing.B) {
 
 // Computing a layout from its document: members, collisions, name, and the lookup table. Estimate: 768 tokens, 0.1 ms; 76,800 tokens, 10 ms
 // (sorting dominates); 256,000 tokens, 35 ms.
+// Measured: 0.14 ms, 10 ms, 33 ms; 20 MB of memory at 1,000.
 func BenchmarkLayout(b *testing.B) {
 	for _, nodes := range benchSizes {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
@@ -73,6 +76,7 @@ func BenchmarkLayout(b *testing.B) {
 }
 
 // Reading a document without using it. Estimate: 10 us per 768 tokens: 1 ms at 300 nodes, 4 ms at 1,000.
+// Measured: 0.04 ms at 3 (clearing the set of taken slots), 1.5 ms at 300, 4.9 ms at 1,000.
 func BenchmarkDecodeLayout(b *testing.B) {
 	for _, nodes := range benchSizes {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
@@ -104,6 +108,7 @@ func pendingView(b *testing.B, nodes int) *View {
 
 // Two views of a pending change with all marks but one: nothing new, which is what most exchanges are, and one new mark. Estimate for 1,000
 // nodes: 30 us to compare the marks, and as much again to copy them.
+// Measured: 16 us, and 77 us for the mark; 0.2 and 1.6 us at 3.
 func BenchmarkMerge(b *testing.B) {
 	for _, nodes := range benchSizes {
 		v := pendingView(b, nodes)
@@ -131,6 +136,7 @@ func BenchmarkMerge(b *testing.B) {
 }
 
 // What a member fetches when one joins: a pass over both tables. Estimate: 1 ms at 300 nodes, 4 ms at 1,000.
+// Measured: 0.17 ms at 3, 0.77 at 300, 2.0 at 1,000.
 func BenchmarkSyncPulls(b *testing.B) {
 	for _, nodes := range benchSizes {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {

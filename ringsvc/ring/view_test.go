@@ -385,6 +385,14 @@ func TestFence(t *testing.T) {
 	if f.AdmitRead(id(4, 0)) || !f.AdmitRead(id(5, 9)) || !f.AdmitRead(id(6, 0)) {
 		t.Error("reads")
 	}
+	v := founded()
+	l := propose(t, v, join(1))
+	if s := NextStep(v, modelID(0), Fence{Acked: id(2, 9)}); s.Kind != StepNone {
+		t.Errorf("a promise for another layout of epoch 2 was taken back: %s", s.Kind)
+	}
+	if s := NextStep(v, modelID(0), Fence{Acked: l.ID()}); s.Kind != StepAck {
+		t.Errorf("a promise that the view does not show is to %s", s.Kind)
+	}
 	if !(Fence{}).AdmitWrite([]LayoutID{id(1, 1)}) {
 		t.Error("a node that promised nothing refuses")
 	}
