@@ -37,6 +37,8 @@ type Env struct {
 	Version string
 }
 
+const defaultGateway = "http://127.0.0.1:8080"
+
 const description = `Look into a Dotring cluster, and read and write its keys, through any of its gateways.
 
 Exit codes: 0 done, 1 the gateway refused, failed or cannot be reached, 2 wrong usage, 3 not found (get), 4 conflict: ` +
@@ -53,7 +55,7 @@ Examples:
 
 // options are the flags that every command takes.
 type options struct {
-	Gateway string           `help:"URL of a gateway. Default: http://127.0.0.1:8080." default:"http://127.0.0.1:8080" env:"DOTRING_GATEWAY" placeholder:"URL"`
+	Gateway string           `help:"URL of a gateway. Default: http://127.0.0.1:8080." env:"DOTRING_GATEWAY" placeholder:"URL"`
 	Output  string           `short:"o" help:"How to print. Default: table." enum:"table,json" default:"table" env:"DOTRING_OUTPUT" placeholder:"table|json"`
 	Timeout *time.Duration   `help:"Time the cluster has for a request, up to 60s. Default: 2s." env:"DOTRING_TIMEOUT" placeholder:"DURATION"`
 	Color   string           `help:"Colour: on a terminal unless NO_COLOR is set (auto), always or never." enum:"auto,always,never" default:"auto" env:"DOTRING_COLOR" placeholder:"auto|always|never"`
@@ -124,6 +126,9 @@ func Run(ctx context.Context, env Env) (code int) {
 
 // configure takes over the flags of every command. Its errors are those of the user.
 func (s *session) configure(o *options) error {
+	if o.Gateway == "" { // an empty variable is as good as none
+		o.Gateway = defaultGateway
+	}
 	base, err := parseGateway(o.Gateway)
 	if err != nil {
 		return err

@@ -100,7 +100,7 @@ type getCommand struct {
 	R           string  `short:"r" name:"read-quorum" help:"Replicas that must answer: 1 to N, one, quorum or all." placeholder:"R"`
 	Context     *string `help:"Read your writes: the answer covers this context, or the read fails." placeholder:"TOKEN"`
 	Etag        string  `help:"Of several siblings, the one with this etag." placeholder:"ETAG"`
-	OutputFile  string  `help:"Write the value to FILE, which is left alone unless there is one." type:"path" placeholder:"FILE"`
+	OutputFile  string  `help:"Write the value to FILE, which is left alone unless there is one." placeholder:"FILE"`
 	ShowContext bool    `help:"Print the context on stderr, for the next write."`
 	Raw         bool    `help:"Write control characters to a terminal as they are stored."`
 }

@@ -1,0 +1,108 @@
+package grpcapi
+
+import (
+	"context"
+	"errors"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
+	"github.com/dotring/dotring/gateway/internal/problem"
+)
+
+// Admission bounds the requests under way and the bytes they came with.
+type Admission interface {
+	Enter(bytes int64) bool
+	Leave(bytes int64)
+}
+
+// Interceptor bounds, names, counts and logs unary calls, and turns their errors into statuses with details.
+type Interceptor struct {
+	admission Admission
+	slowAfter time.Duration
+	log       zerolog.Logger
+	burst     zerolog.Logger
+	metrics   *metrics
+}
+
+// NewInterceptor returns an interceptor. Calls that take slowAfter or longer are logged as slow.
+func NewInterceptor(admission Admission, slowAfter time.Duration, log zerolog.Logger, reg prometheus.Registerer) *Interceptor {
+	return &Interceptor{admission: admission, slowAfter: slowAfter, log: log,
+		burst: log.Sample(&zerolog.BurstSampler{Burst: 50, Period: time.Second}), metrics: newMetrics(reg)}
+}
+
+// requestIDHeader is the metadata in which a client names a request, and in which the answer carries the name.
+const requestIDHeader = "kv-request-id"
+
+// Unary is the grpc.UnaryServerInterceptor.
+func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (
+	res any, err error) {
+	if !strings.HasPrefix(info.FullMethod, "/dotring.") {
+		return handler(ctx, req)
+	}
+	method := path.Base(info.FullMethod)
+	write := strings.HasSuffix(method, "Put") || strings.HasSuffix(method, "Delete")
+	began := time.Now()
+	id := edge.NewRequestID()
+	if given := metadata.ValueFromIncomingContext(ctx, requestIDHeader); len(given) == 1 && edge.CheckRequestID(given[0]) == nil {
+		id = given[0]
+	} else if named, ok := req.(interface{ GetRequestId() string }); ok && edge.CheckRequestID(named.GetRequestId()) == nil {
+		id = named.GetRequestId()
+	}
+	// A stream that is gone cannot be told its name; its call fails by itself.
+	headerErr := grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, id))
+	size := int64(0)
+	if m, ok := req.(proto.Message); ok {
+		size = int64(proto.Size(m))
+	}
+	if i.admission.Enter(size) {
+		i.metrics.inFlight.Inc()
+		res, err = i.call(edge.WithRequestID(ctx, id), req, method, handler)
+		i.metrics.inFlight.Dec()
+		i.admission.Leave(size)
+	} else {
+		i.metrics.rejected.Inc()
+		err = problem.ErrOverloaded
+	}
+	code, answer := codes.OK, error(nil)
+	if err != nil {
+		s := problem.GRPC(problem.FromStatus(err), write, id)
+		code, answer, res = s.Code(), s.Err(), nil
+	}
+	i.finish(method, id, began, code, errors.Join(err, headerErr))
+	return res, answer
+}
+
+// call calls the handler, and makes an error of a panic.
+func (i *Interceptor) call(ctx context.Context, req any, method string, handler grpc.UnaryHandler) (res any, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			i.log.Error().Str("request_id", edge.RequestID(ctx)).Str("method", method).Interface("panic", fault).Stack().
+				Msg("handler panicked")
+			err = errors.New("handler panicked")
+		}
+	}()
+	return handler(ctx, req)
+}
+
+func (i *Interceptor) finish(method, id string, began time.Time, code codes.Code, err error) {
+	took := time.Since(began)
+	i.metrics.requests.WithLabelValues(method, code.String()).Inc()
+	i.metrics.durations.WithLabelValues(method).Observe(took.Seconds())
+	line, message := i.log.Debug(), "call"
+	switch {
+	case code == codes.Internal || code == codes.Unavailable || code == codes.DeadlineExceeded:
+		line, message = i.burst.Warn(), "call failed"
+	case took >= i.slowAfter:
+		line, message = i.burst.Warn(), "slow call"
+	}
+	line.Str("request_id", id).Str("method", method).Stringer("code", code).Dur("took", took).AnErr("err", err).Msg(message)
+}

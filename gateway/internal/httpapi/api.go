@@ -1,0 +1,219 @@
+// Package httpapi is the gateway's public HTTP API: hand-written handlers for single keys, and grpc-gateway for batches
+// and the cluster.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
+	"github.com/dotring/dotring/gateway/internal/problem"
+	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
+	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
+)
+
+// Store is what the handlers of single keys call. The slices of a request belong to the store from then on.
+type Store interface {
+	Get(ctx context.Context, r coordinator.GetRequest) (coordinator.GetResult, error)
+	Put(ctx context.Context, r coordinator.PutRequest) (coordinator.PutResult, error)
+}
+
+// Config is what New needs. All fields but CORSOrigins must be set.
+type Config struct {
+	Store  Store
+	Tokens edge.Tokens
+	// KV and Cluster are called in this process by grpc-gateway.
+	KV      kvv1.KVServer
+	Cluster clusterv1.ClusterServer
+	// Ready says whether requests should be sent here, and why not.
+	Ready func() (ok bool, reason string)
+	// Admission bounds the requests under way, together with those over gRPC.
+	Admission *Admission
+	// MaxValueBytes is the size of the largest value.
+	MaxValueBytes int
+	// CORSOrigins are origins as browsers send them, or "*"; none switches CORS off.
+	CORSOrigins []string
+	// SlowAfter is the duration from which a request is logged as slow.
+	SlowAfter  time.Duration
+	Now        func() time.Time
+	Logger     zerolog.Logger
+	Registerer prometheus.Registerer
+}
+
+// API serves the public HTTP port. It is safe for concurrent use, and holds no goroutine.
+type API struct {
+	cfg       Config
+	router    *chi.Mux
+	transcode http.Handler
+	metrics   *metrics
+	common    commonHeaders
+	cors      *cors
+	exchanges exchangePool
+	burst     zerolog.Logger // for warnings, of which there may be as many as requests
+}
+
+// commonHeaders are header values that are the same in every answer; they are shared and never modified.
+type commonHeaders struct {
+	nosniff, sandbox, vary, noStore, noCache, typeJSON, typeProblem, typeSiblings []string
+}
+
+const (
+	kvPrefix      = "/v1/kv/"
+	inspectPrefix = "/v1/cluster/keys/"
+	// maxURI is the length of the longest request URI: a key of 250 escaped bytes, and parameters.
+	maxURI = 4096
+	// maxBatchBytes is the size of the largest batch, as JSON.
+	maxBatchBytes = 3 << 20
+)
+
+// New returns the API. It errs only when the generated routes cannot be registered.
+func New(cfg Config) (*API, error) {
+	a := &API{cfg: cfg, router: chi.NewRouter(), metrics: newMetrics(cfg.Registerer), cors: newCORS(cfg.CORSOrigins),
+		common: commonHeaders{
+			nosniff: []string{"nosniff"}, sandbox: []string{"sandbox"}, noStore: []string{"no-store"},
+			noCache: []string{"private, no-cache"}, typeJSON: []string{"application/json"},
+			typeProblem: []string{problem.ContentType}, typeSiblings: []string{siblingsType},
+			vary: []string{"Kv-Context, Accept, Authorization"},
+		}}
+	if a.cors != nil {
+		a.common.vary = []string{"Kv-Context, Accept, Authorization, Origin"}
+	}
+	a.burst = cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 50, Period: time.Second})
+	var err error
+	if a.transcode, err = a.newTranscoder(); err != nil {
+		return nil, fmt.Errorf("register transcoded routes: %w", err)
+	}
+	a.routes()
+	return a, nil
+}
+
+func (a *API) routes() {
+	a.router.HandleFunc(kvPrefix+"*", a.handle(opOther, a.serveKV))
+	for verb, op := range map[string]op{"batchGet": opBatchGet, "batchPut": opBatchPut, "batchDelete": opBatchDelete} {
+		for _, colon := range []string{":", "%3A", "%3a"} {
+			a.router.HandleFunc("/v1/kv"+colon+verb, a.handle(op, a.batch))
+		}
+	}
+	for _, path := range []string{"status", "nodes", "layout"} {
+		a.router.HandleFunc("/v1/cluster/"+path, a.handle(opCluster, a.cluster))
+	}
+	a.router.HandleFunc(inspectPrefix+"*", a.handle(opCluster, a.inspect))
+	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
+	a.router.HandleFunc("/readyz", a.handle(opHealth, a.readyz))
+	unknown := a.handle(opOther, func(x *exchange, r *http.Request) { x.fail(r, problem.ErrNoPath) })
+	a.router.NotFound(unknown)
+	a.router.MethodNotAllowed(a.handle(opOther, a.unknownMethod))
+}
+
+// unknownMethod answers a request whose method the router does not even know, on a path that it may.
+func (a *API) unknownMethod(x *exchange, r *http.Request) {
+	path := r.URL.RawPath
+	if path == "" {
+		path = r.URL.Path
+	}
+	allow := ""
+	switch pattern := a.router.Find(chi.NewRouteContext(), http.MethodGet, path); pattern {
+	case "":
+		x.fail(r, problem.ErrNoPath)
+		return
+	case kvPrefix + "*":
+		allow = allowKV
+	default:
+		allow = allowRead
+	}
+	if len(path) > len("/v1/kv") && path[:len("/v1/kv")] == "/v1/kv" && allow == allowRead {
+		allow = http.MethodPost
+	}
+	x.methodNotAllowed(r, allow)
+}
+
+const (
+	allowKV   = "GET, HEAD, PUT, POST, DELETE"
+	allowRead = "GET, HEAD"
+)
+
+// ServeHTTP serves one request: it counts, bounds and logs it, and answers a panic of a handler with a problem.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := a.exchanges.get()
+	x.begin(a, w, r)
+	defer a.end(x, r)
+	if len(r.RequestURI) > maxURI {
+		x.fail(r, fmt.Errorf("%w: %d bytes, the limit is %d", problem.ErrURITooLong, len(r.RequestURI), maxURI))
+		return
+	}
+	if a.cors != nil && a.cors.handle(x, r) {
+		return
+	}
+	a.router.ServeHTTP(x, r)
+}
+
+// handler is a handler of this package: the answer goes to x.
+type handler func(x *exchange, r *http.Request)
+
+// handle makes h a handler for the router, which hands on the exchange it was given.
+func (a *API) handle(o op, h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		x, ok := w.(*exchange)
+		if !ok {
+			http.Error(w, "misrouted", http.StatusInternalServerError)
+			return
+		}
+		x.op = o
+		if o == opBatchGet {
+			x.write = false // a read, though it is posted
+		}
+		h(x, r)
+	}
+}
+
+// end finishes an exchange, after a panic too.
+func (a *API) end(x *exchange, r *http.Request) {
+	fault := recover()
+	if fault != nil {
+		if err, ok := fault.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+			a.finish(x, r)
+			panic(fault)
+		}
+		a.cfg.Logger.Error().Str("request_id", x.requestID).Interface("panic", fault).Stack().Msg("handler panicked")
+		if x.status != 0 {
+			// An answer was begun, so that only a broken connection can tell that it is not whole.
+			a.finish(x, r)
+			panic(http.ErrAbortHandler)
+		}
+		x.fail(r, fmt.Errorf("handler panicked"))
+	}
+	a.finish(x, r)
+}
+
+// finish releases what the exchange holds, counts it and logs it.
+func (a *API) finish(x *exchange, r *http.Request) {
+	a.observe(x, r)
+	x.release()
+	a.exchanges.put(x)
+}
+
+func (a *API) healthz(x *exchange, r *http.Request) {
+	if !x.readOnly(r) {
+		return
+	}
+	x.text(http.StatusOK, "ok\n")
+}
+
+func (a *API) readyz(x *exchange, r *http.Request) {
+	if !x.readOnly(r) {
+		return
+	}
+	if ok, reason := a.cfg.Ready(); !ok {
+		x.text(http.StatusServiceUnavailable, reason+"\n")
+		return
+	}
+	x.text(http.StatusOK, "ready\n")
+}

@@ -1,0 +1,61 @@
+package httpapi
+
+import (
+	"net/http"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+// statusCounters keeps one counter per status. A lookup in a vector hashes its labels; this one is an index.
+type statusCounters struct {
+	of       *prometheus.CounterVec
+	children [maxStatus]atomic.Pointer[prometheus.Counter]
+}
+
+func (s *statusCounters) get(status int) prometheus.Counter {
+	if c := s.children[status].Load(); c != nil {
+		return *c
+	}
+	c := s.of.WithLabelValues(statusText(status))
+	s.children[status].Store(&c)
+	return c
+}
+
+// observe counts a finished exchange and logs it: at debug, what failed inside the cluster or was slow as a warning.
+func (a *API) observe(x *exchange, r *http.Request) {
+	status := x.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	took := a.cfg.Now().Sub(x.started)
+	a.metrics.count(x.op, status)
+	a.metrics.durations[x.op].Observe(took.Seconds())
+	if x.bytesIn > 0 {
+		a.metrics.bytesIn.Add(float64(x.bytesIn))
+	}
+	if x.bytesOut > 0 {
+		a.metrics.bytesOut.Add(float64(x.bytesOut))
+	}
+	var line *zerolog.Event
+	message := "request"
+	switch {
+	case status >= 500 && x.op != opHealth:
+		line, message = a.burst.Warn(), "request failed"
+	case took >= a.cfg.SlowAfter && x.op != opHealth:
+		line, message = a.burst.Warn(), "slow request"
+	default:
+		line = a.cfg.Logger.Debug()
+	}
+	if line == nil {
+		return
+	}
+	line.Str("request_id", x.requestID).Str("method", r.Method).Str("path", r.URL.EscapedPath()).Stringer("op", x.op).
+		Int("status", status).Dur("took", took).Int64("bytes_in", x.bytesIn).Int64("bytes_out", x.bytesOut).
+		Str("peer", r.RemoteAddr)
+	if x.err != nil {
+		line = line.AnErr("err", x.err)
+	}
+	line.Msg(message)
+}
