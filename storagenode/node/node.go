@@ -261,6 +261,9 @@ func (n *Node) Layouts() (settled, newest ring.LayoutID) {
 	return ring.LayoutID{}, ring.LayoutID{}
 }
 
+// View returns the encoded view of the layouts, nil while the node has none. Read-only.
+func (n *Node) View() []byte { return n.state.Encoded() }
+
 // Changed is closed at the next change of the layouts or the members that the node knows.
 func (n *Node) Changed() <-chan struct{} {
 	_, changed := n.watch.get()

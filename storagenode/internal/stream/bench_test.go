@@ -14,7 +14,7 @@ import (
 
 // A read from receipt to queued answer, without store, gRPC and codec.
 // Estimate: a chunk's share of a channel hand-over 20 ns, two clock reads 80 ns, counter and histogram 60 ns, one
-// response of 200 bytes 80 ns, outbox 30 ns: 0.3 µs, 1 allocation.
+// response of 200 bytes 80 ns, outbox 30 ns: 0.3 µs, 1 allocation. Measured: 0.26 µs, 2 allocations (one is the fake store's).
 func BenchmarkReadRequest(b *testing.B) {
 	store := newFakeStore()
 	s, err := New(Config{Node: ring.NodeID{7}, Store: store, Layouts: benchLayouts{}, Workers: 2, QueueMax: 1 << 20,
