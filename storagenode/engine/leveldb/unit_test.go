@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,24 +153,24 @@ func TestGate(t *testing.T) {
 			t.Fatal("an open gate refuses")
 		}
 		var closers sync.WaitGroup
-		done := 0
+		var done atomic.Int32
 		for range 2 {
-			closers.Go(func() { g.close(); done++ })
+			closers.Go(func() { g.close(); done.Add(1) })
 		}
 		synctest.Wait()
-		if done != 0 || !g.closed() || g.enter() {
-			t.Errorf("while two are inside: %d closers done, closed %v", done, g.closed())
+		if done.Load() != 0 || !g.closed() || g.enter() {
+			t.Errorf("while two are inside: %d closers done, closed %v", done.Load(), g.closed())
 		}
 		g.leave()
 		synctest.Wait()
-		if done != 0 {
+		if done.Load() != 0 {
 			t.Error("closed with one inside")
 		}
 		g.leave()
 		closers.Wait()
 		g.close() // again
-		if done != 2 || g.enter() {
-			t.Errorf("%d closers done", done)
+		if done.Load() != 2 || g.enter() {
+			t.Errorf("%d closers done", done.Load())
 		}
 	})
 	newGate().close() // empty
