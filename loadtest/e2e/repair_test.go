@@ -13,7 +13,7 @@ import (
 // removeRecords deletes the records of all keys with a prefix from a stopped node's disk, as a fault would.
 func removeRecords(t *testing.T, p *localcluster.Process, prefix string) {
 	t.Helper()
-	e, err := leveldb.Open(filepath.Join(p.DataDir(), "engine"), leveldb.Default())
+	e, err := leveldb.Open(filepath.Join(p.DataDir(), "data"), leveldb.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
