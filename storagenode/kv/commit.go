@@ -31,6 +31,9 @@ type committer struct {
 	synced   time.Time
 	checked  time.Time
 	delay    time.Duration // before the last attempt to reopen
+	// While the disk is full, a probe is due at probeAt; probeDelay grows with each that fails.
+	probeAt    time.Time
+	probeDelay time.Duration
 }
 
 // run commits until the store is closed.
@@ -50,8 +53,9 @@ func (c *committer) run() {
 		}
 		select {
 		case <-ticker.C:
-			c.tick()
-			continue
+			if c.tick(); c.life == nil {
+				continue
+			}
 		default:
 		}
 		if c.commitQueued() {
@@ -182,6 +186,9 @@ func (c *committer) fail(cause error) {
 	if time.Since(c.life.opened) > steadyAfter {
 		c.delay = 0
 	}
+	if s.full.Load() {
+		c.delay = 0 // no write but the next probe can fail this again, and reads wait for the engine
+	}
 	if err := c.life.eng.Close(); err != nil {
 		s.cfg.Logger.Warn().Err(err).Msg("closing the failed engine")
 	}
@@ -247,7 +254,8 @@ func (c *committer) open() error {
 		s.cfg.Logger.Error().Strs("dropped", eng.Recovery().Details).Msg("the engine dropped data when it was opened")
 	}
 	c.setState(next)
-	c.life, c.dirty, c.synced = l, false, time.Now()
+	c.life, c.dirty, c.synced, c.checked = l, false, l.opened, l.opened
+	c.probeAt = l.opened.Add(c.probeDelay)
 	if !s.publish(l) {
 		return ErrClosed // finish closes the engine
 	}
@@ -298,24 +306,28 @@ func (c *committer) tick() {
 			return
 		}
 	}
-	if s.full.Load() {
+	if s.full.Load() && !time.Now().Before(c.probeAt) {
 		c.probe()
 	}
 }
 
 func (c *committer) setFull(cause error) {
 	if !c.store.full.Swap(true) {
+		c.probeDelay = c.store.cfg.CheckEvery
+		c.probeAt = time.Now().Add(c.probeDelay)
 		c.store.cfg.Logger.Error().Err(cause).Msg("the disk is full: writes are refused")
 	}
 }
 
-// probe finds out with a small synced write whether a full disk has room again.
+// probe finds out with a small synced write whether a full disk has room again. If not, the engine has to be reopened,
+// which takes it from readers for a moment: so the next probe waits longer.
 func (c *committer) probe() {
 	next := c.state
 	next.commits++
 	c.batch.Reset()
 	c.batch.Put(stateKey, appendState(c.stateBuf[:0], next))
 	if err := c.life.eng.Apply(&c.batch, true); err != nil {
+		c.probeDelay = min(2*c.probeDelay, max(c.store.cfg.ReopenMaxDelay, c.store.cfg.CheckEvery))
 		c.fail(err)
 		return
 	}

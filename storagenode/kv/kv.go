@@ -147,7 +147,7 @@ func (c *Config) Validate() error {
 	}
 	check(c.Open != nil, "Open is missing")
 	check(c.Sync >= SyncAlways && c.Sync <= SyncNone, "Sync is no known mode")
-	check(c.Sync != SyncInterval || c.SyncEvery > 0, "SyncEvery must be positive")
+	check(c.Sync != SyncInterval || c.SyncEvery >= time.Millisecond, "SyncEvery must be at least 1 ms")
 	check(c.Limits.MaxSiblings >= 0 && c.Limits.MaxBytes >= 0, "Limits must not be negative")
 	check(c.BatchMaxItems > 0 && c.BatchMaxBytes > 0, "BatchMaxItems and BatchMaxBytes must be positive")
 	check(c.QueueMaxItems > 0 && c.QueueMaxBytes > 0, "QueueMaxItems and QueueMaxBytes must be positive")
@@ -156,7 +156,7 @@ func (c *Config) Validate() error {
 	check(c.RequestIDMax >= c.QueueMaxItems, "RequestIDMax must be at least QueueMaxItems")
 	check(c.RequestIDMax < 1<<31, "RequestIDMax must be below 2^31")
 	check(c.ReopenMaxDelay > 0, "ReopenMaxDelay must be positive")
-	check(c.CheckEvery > 0, "CheckEvery must be positive")
+	check(c.CheckEvery >= time.Millisecond, "CheckEvery must be at least 1 ms")
 	check(c.Rand != nil, "Rand is missing")
 	check(c.Now != nil, "Now is missing")
 	return errors.Join(faults...)
