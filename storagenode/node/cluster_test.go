@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,10 +16,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/proto/wire"
@@ -35,6 +40,7 @@ func TestMain(m *testing.M) {
 var leaks = []goleak.Option{
 	goleak.IgnoreTopFunction("github.com/syndtr/goleveldb/leveldb/util.(*BufferPool).drain"), // up to a second after Close
 	goleak.IgnoreTopFunction("github.com/syndtr/goleveldb/leveldb.(*DB).mpoolDrain"),
+	goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"), // until its probe times out
 }
 
 const patience = 30 * time.Second
@@ -117,15 +123,16 @@ func members(t *testing.T, n int, change func(i int, c *node.Config)) []*member 
 		if change != nil {
 			change(i, &cfg)
 		}
-		m := &member{t: t, cfg: cfg, logs: &logs{}}
-		t.Cleanup(func() {
-			m.stop()
+		out = append(out, &member{t: t, cfg: cfg, logs: &logs{}})
+	}
+	t.Cleanup(func() {
+		stopAll(out)
+		for _, m := range out {
 			if t.Failed() {
 				t.Logf("%s:\n%s", m.cfg.Name, m.logs)
 			}
-		})
-		out = append(out, m)
-	}
+		}
+	})
 	return out
 }
 
@@ -144,6 +151,15 @@ func (m *member) start() {
 	go func() { m.ran <- n.Run(ctx) }()
 }
 
+// stopAll stops nodes at the same time: each may wait for gossip that is under way.
+func stopAll(all []*member) {
+	var stopping sync.WaitGroup
+	for _, m := range all {
+		stopping.Go(m.stop)
+	}
+	stopping.Wait()
+}
+
 // stop ends the node as a signal does.
 func (m *member) stop() {
 	m.t.Helper()
@@ -157,7 +173,7 @@ func (m *member) stop() {
 			m.t.Errorf("%s ended with %v", m.cfg.Name, err)
 		}
 	case <-time.After(patience):
-		m.t.Fatalf("%s does not stop", m.cfg.Name)
+		m.t.Errorf("%s does not stop", m.cfg.Name)
 	}
 	if err := errors.Join(m.Close(), m.Close()); err != nil {
 		m.t.Errorf("close %s: %v", m.cfg.Name, err)
@@ -359,6 +375,7 @@ func TestFormsFromAnyOrder(t *testing.T) {
 
 // One node, then two, then three: what was written before is on the newcomers once the layout has settled.
 func TestGrowsWithData(t *testing.T) {
+	t.Parallel()
 	all := members(t, 3, func(i int, c *node.Config) {
 		c.Join = c.Join[:1] // the first founds alone; the others know only it
 	})
@@ -400,6 +417,7 @@ func TestGrowsWithData(t *testing.T) {
 // Stopped all at once and started again, the nodes come back with the same ring and data, and never with an actor used
 // before.
 func TestRestartKeepsRingAndData(t *testing.T) {
+	t.Parallel()
 	all := members(t, 3, func(_ int, c *node.Config) { c.Engine = node.EngineLevelDB })
 	for _, m := range all {
 		m.start()
@@ -417,11 +435,7 @@ func TestRestartKeepsRingAndData(t *testing.T) {
 				actors[dot.Actor] = true
 			}
 		}
-		var stopping sync.WaitGroup
-		for _, m := range all {
-			stopping.Go(m.stop)
-		}
-		stopping.Wait()
+		stopAll(all)
 		for _, m := range all {
 			m.start()
 		}
@@ -446,6 +460,7 @@ func TestRestartKeepsRingAndData(t *testing.T) {
 // After a change, requests that only know the layout before it are refused with the view, and their retry with the new
 // one works.
 func TestFencesOldLayouts(t *testing.T) {
+	t.Parallel()
 	all := members(t, 2, func(i int, c *node.Config) { c.Join = c.Join[:1] })
 	all[0].start()
 	old := settle(t, all[:1])
@@ -496,9 +511,7 @@ func TestDeadlinePassed(t *testing.T) {
 func TestForeignCluster(t *testing.T) {
 	all := members(t, 2, func(i int, c *node.Config) {
 		c.Join = nil
-		if i == 1 {
-			c.Label = "other"
-		}
+		c.Engine = node.EngineLevelDB
 	})
 	for _, m := range all {
 		m.start()
@@ -509,35 +522,142 @@ func TestForeignCluster(t *testing.T) {
 	if r, ok := <-c.answers; ok {
 		t.Fatalf("a stream of another cluster is answered %v", r)
 	}
-	if !strings.Contains(c.err.Error(), "belongs to cluster") {
+	if status.Code(c.err) != codes.FailedPrecondition {
 		t.Errorf("refusal: %v", c.err)
 	}
 	_, err := c.api.ExchangeView(t.Context(), &storagev1.ExchangeViewRequest{View: all[1].View(), From: make([]byte, 16)})
-	if err == nil {
-		t.Error("a foreign view is taken")
+	if status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a foreign view is answered %v", err)
 	}
 	_, err = c.api.Join(t.Context(), &storagev1.JoinRequest{Cluster: foreign[:], Id: bytes.Repeat([]byte{1}, 16), Name: "x", Weight: 1})
-	if err == nil {
-		t.Error("a foreign joiner is taken")
+	if status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a foreign joiner is answered %v", err)
 	}
 	// They meet when one comes back with a join list that names the other.
 	all[1].stop()
 	all[1].cfg.Join = []string{all[0].cfg.GossipAddr}
-	all[1].cfg.Engine = node.EngineMemory
 	all[1].start()
 	wait(t, "both complain", func() bool {
-		return all[0].logs.count(`"level":"error"`) > 0 && all[1].logs.count("peer of another cluster refused") > 0
+		return all[0].logs.count(`"peer":"node2","their_cluster"`) > 0 && all[1].logs.count(`"peer":"node1","their_cluster"`) > 0
 	})
-	if settled, _ := all[0].Layouts(); settled != first {
-		t.Errorf("layout changed from %v to %v", first, settled)
+	wait(t, "the metric shows it", func() bool { return gauge(t, all[0], "dotring_node_foreign_members") == 1 })
+	for i, want := range []ring.LayoutID{first, second} {
+		if settled, newest := all[i].Layouts(); settled != want || newest != want {
+			t.Errorf("layout of node%d changed from %v to %v", i+1, want, newest)
+		}
+		if n := all[i].logs.count(`"peer":"` + all[1-i].cfg.Name + `","their_cluster"`); n != 1 {
+			t.Errorf("node%d complained %d times of its peer", i+1, n)
+		}
 	}
-	if settled, _ := all[1].Layouts(); settled == first || settled == second {
-		t.Errorf("the second, which has forgotten all, has layout %v", settled)
+}
+
+// A node that is pointed at a cluster of another label neither joins it nor founds one beside it.
+func TestOtherLabel(t *testing.T) {
+	all := members(t, 2, func(i int, c *node.Config) {
+		c.Join, c.JoinWait = c.Join[:1], 100*time.Millisecond
+		if i == 1 {
+			c.Label = "other"
+		}
+	})
+	all[0].start()
+	settle(t, all[:1])
+	all[1].start()
+	wait(t, "a complaint", func() bool { return all[1].logs.count(`"same_label":false`) > 0 })
+	if all[1].View() != nil || all[1].Ready() {
+		t.Error("the node has a layout")
+	}
+	if settled, newest := all[0].Layouts(); settled != newest || len(view(all[0]).Settled().Members()) != 1 {
+		t.Error("the node was taken in")
+	}
+}
+
+// A data directory belongs to the label it was founded under.
+func TestLabelStays(t *testing.T) {
+	all := members(t, 1, func(_ int, c *node.Config) { c.Engine = node.EngineLevelDB })
+	all[0].start()
+	settle(t, all)
+	all[0].stop()
+	cfg := all[0].cfg
+	cfg.Label = "other"
+	n, err := node.New(cfg, node.Deps{Logger: zerolog.Nop(), Registry: prometheus.NewRegistry()})
+	if err == nil {
+		t.Error("started", n.Close())
+	}
+}
+
+// gauge reads a metric without labels.
+func gauge(t *testing.T, m *member, name string) float64 {
+	t.Helper()
+	families, err := m.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// New releases everything when it fails half-way: what it holds can be taken at once by another.
+func TestNewFailsClean(t *testing.T) {
+	all := members(t, 1, nil)
+	cfg := all[0].cfg
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := cfg
+	bad.AdminAddr = taken.Addr().String()
+	if _, err := node.New(bad, node.Deps{Logger: zerolog.Nop(), Registry: prometheus.NewRegistry()}); err == nil {
+		t.Fatal("an address in use is accepted")
+	}
+	bad = cfg
+	bad.GossipKeyFile = "/nonexistent"
+	if _, err := node.New(bad, node.Deps{Logger: zerolog.Nop(), Registry: prometheus.NewRegistry()}); err == nil {
+		t.Fatal("a missing key file is accepted")
+	}
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all[0].start()
+	settle(t, all)
+	if _, err := node.New(cfg, node.Deps{Logger: zerolog.Nop(), Registry: prometheus.NewRegistry()}); err == nil {
+		t.Error("a data directory in use is accepted")
+	}
+}
+
+func TestAdmin(t *testing.T) {
+	all := members(t, 1, nil)
+	all[0].start()
+	settle(t, all)
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": "dotring_node_layout_settled_epoch 1", "/debug/pprof/": "goroutine"} {
+		resp, err := http.Get("http://" + all[0].AdminAddr() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		if cerr := resp.Body.Close(); err != nil || cerr != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(b), want) {
+			t.Errorf("%s: %s %v %v, without %q", path, resp.Status, err, cerr, want)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	problems, err := testutil.GatherAndLint(all[0].reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "dotring_node") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
 	}
 }
 
 // Watchers hear of every change, views and members.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	all := members(t, 2, func(i int, c *node.Config) { c.Join = c.Join[:1] })
 	all[0].start()
 	settle(t, all[:1])
