@@ -1,0 +1,608 @@
+package layout
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+
+	"github.com/dotring/dotring/ringsvc/membership"
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+// world is a cluster of drivers with fake gossip, calls and disks, in one synctest bubble. Safe for concurrent use.
+type world struct {
+	t     *testing.T
+	mu    sync.Mutex
+	nodes map[ring.NodeID]*fakeNode
+	// pull decides about pulls, nil lets them through.
+	pull func(from ring.NodeID, after []byte) error
+	log  bytes.Buffer
+}
+
+type fakeNode struct {
+	w       *world
+	id      ring.NodeID
+	store   *fifo
+	reg     *prometheus.Registry
+	state   *State
+	driver  *Driver
+	gossip  membership.Member
+	up      bool
+	reached bool
+	changed chan struct{}
+	cancel  context.CancelFunc
+	ended   chan struct{}
+}
+
+func newWorld(t *testing.T) *world { return &world{t: t, nodes: map[ring.NodeID]*fakeNode{}} }
+
+// Write takes log lines.
+func (w *world) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+func (w *world) logged(text string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Count(w.log.String(), text)
+}
+
+func (w *world) add(n byte) *fakeNode {
+	f := &fakeNode{w: w, id: nodeID(n), store: newFifo(true), changed: make(chan struct{}, 1), reached: true}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.nodes[f.id] = f
+	return f
+}
+
+func (f *fakeNode) start() {
+	w := f.w
+	f.reg = prometheus.NewRegistry()
+	var err error
+	if f.state, err = Load(f.id, f.store); err != nil {
+		w.t.Fatal(err)
+	}
+	me := ring.Member{ID: f.id, Name: fmt.Sprintf("node%d", f.id[0]), Weight: 1}
+	w.mu.Lock()
+	f.gossip = membership.Member{ID: f.id, Name: me.Name, GRPCAddr: me.Name, Weight: 1, Status: membership.Alive}
+	w.mu.Unlock()
+	f.driver, err = New(Config{Self: me, Label: "test", N: 3, MinW: 2, JoinWait: 5 * time.Second,
+		Reached: func() (bool, bool) { return f.reached, true },
+		State:   f.state, Members: f, Peers: f, Records: f.store, Rand: rand.Reader, Publish: func([]membership.Member) {},
+		Logger: zerolog.New(w).With().Str("node", me.Name).Logger(), Registerer: f.reg})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(w.t.Context())
+	f.cancel, f.ended = cancel, make(chan struct{})
+	f.setUp(true)
+	go func() {
+		defer close(f.ended)
+		f.driver.Run(ctx)
+	}()
+}
+
+func (f *fakeNode) stop() {
+	f.setUp(false)
+	f.cancel()
+	<-f.ended
+}
+
+func (f *fakeNode) setUp(up bool) {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	f.up = up
+	f.w.spreadLocked()
+}
+
+func (w *world) spreadLocked() {
+	for _, n := range w.nodes {
+		select {
+		case n.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (f *fakeNode) Members() []membership.Member {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	var out []membership.Member
+	for _, n := range f.w.nodes {
+		m := n.gossip
+		if m.Name == "" {
+			continue // never started
+		}
+		if !n.up {
+			m.Status = membership.Failed
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b membership.Member) int { return a.ID.Compare(b.ID) })
+	return out
+}
+
+func (f *fakeNode) Changed() <-chan struct{} { return f.changed }
+
+func (f *fakeNode) SetLocal(change func(*membership.Member)) error {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	change(&f.gossip)
+	f.w.spreadLocked()
+	return nil
+}
+
+var errAway = errors.New("connection refused")
+
+func (f *fakeNode) peer(id ring.NodeID) (*fakeNode, error) {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	if n := f.w.nodes[id]; n != nil && n.up && f.up {
+		return n, nil
+	}
+	return nil, errAway
+}
+
+func (f *fakeNode) ExchangeView(_ context.Context, to Peer, view []byte) ([]byte, error) {
+	n, err := f.peer(to.ID)
+	if err != nil {
+		return nil, err
+	}
+	return n.driver.Answer(view)
+}
+
+func (f *fakeNode) Join(_ context.Context, to Peer, _ ring.ClusterID, me ring.Member) ([]byte, error) {
+	n, err := f.peer(to.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.driver.RequestJoin(me, time.Now()); err != nil {
+		return nil, err
+	}
+	return n.state.Encoded(), nil
+}
+
+func (f *fakeNode) Pull(_ context.Context, from Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error {
+	n, err := f.peer(from.ID)
+	if err != nil {
+		return err
+	}
+	if n.state.Fence().Acked != id {
+		return errors.New("not acknowledged")
+	}
+	n.store.mu.Lock()
+	var c Chunk
+	for key, rec := range n.store.kv {
+		if r.Contains(ring.SlotOf([]byte(key))) {
+			c.Keys, c.Records = append(c.Keys, []byte(key)), append(c.Records, rec)
+		}
+	}
+	n.store.mu.Unlock()
+	f.w.mu.Lock()
+	pull := f.w.pull
+	f.w.mu.Unlock()
+	if pull != nil {
+		if err := pull(from.ID, after); err != nil {
+			return err
+		}
+	}
+	if len(c.Keys) == 0 {
+		return nil
+	}
+	return fn(c)
+}
+
+// settled returns the layout that all of these have settled on, nil while they have not.
+func settledOn(nodes ...*fakeNode) *ring.Layout {
+	var l *ring.Layout
+	for _, n := range nodes {
+		k := n.state.Known()
+		if k == nil || !k.IsSettled() || len(k.Settled.Members()) != len(nodes) || l != nil && l.ID() != k.Settled.ID() {
+			return nil
+		}
+		l = k.Settled
+	}
+	return l
+}
+
+func TestDriversFormCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var all []*fakeNode
+		for n := byte(1); n <= 5; n++ {
+			all = append(all, w.add(n))
+		}
+		for _, n := range slices.Backward(all) { // the lowest id, which founds, is the last to come
+			n.start()
+		}
+		for _, n := range all {
+			defer n.stop()
+		}
+		time.Sleep(10 * time.Second)
+		if settledOn(all...) == nil {
+			t.Fatalf("no settled layout after 10 s:\n%s", w.log.String())
+		}
+		if n := w.logged("cluster founded"); n != 1 {
+			t.Errorf("%d founded", n)
+		}
+		// Once all agree there is a quiet: one exchange a second each, no more.
+		before := testutil.ToFloat64(all[0].driver.metrics.exchanges.WithLabelValues("ok"))
+		time.Sleep(20 * time.Second)
+		if n := testutil.ToFloat64(all[0].driver.metrics.exchanges.WithLabelValues("ok")) - before; n < 15 || n > 30 {
+			t.Errorf("%v exchanges in 20 quiet seconds", n)
+		}
+		// The marks that gossip carries are those of the layout.
+		mark := membership.MarkOf(all[0].state.Known().Settled.ID())
+		for _, m := range all[0].Members() {
+			if m.Newest != mark || m.Acked != mark || m.Synced != mark || m.Cluster != all[0].state.Cluster() {
+				t.Errorf("%s gossips %+v", m.Name, m)
+			}
+		}
+	})
+}
+
+// Two that come together go into one proposal.
+func TestJoinersShareAProposal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two, three := w.add(1), w.add(2), w.add(3)
+		one.start()
+		defer one.stop()
+		time.Sleep(time.Second)
+		two.start()
+		defer two.stop()
+		three.start()
+		defer three.stop()
+		time.Sleep(10 * time.Second)
+		if settledOn(one, two, three) == nil {
+			t.Fatal("not settled")
+		}
+		if n := w.logged("layout proposed"); n != 1 {
+			t.Errorf("%d proposals for two joiners:\n%s", n, w.log.String())
+		}
+	})
+}
+
+// A newcomer waits for a majority of the base's owners to pull from; one that is away is named once a minute, and when
+// it is back the change goes on by itself.
+func TestChangeWaitsForMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two, three := w.add(1), w.add(2), w.add(3)
+		one.start()
+		defer one.stop()
+		two.start()
+		time.Sleep(5 * time.Second)
+		if settledOn(one, two) == nil {
+			t.Fatal("not settled")
+		}
+		one.store.kv["k"], two.store.kv["k"] = []byte("v"), []byte("v")
+		two.stop()
+		three.start()
+		defer three.stop()
+		time.Sleep(5 * time.Minute)
+		k := one.state.Known()
+		if k.IsSettled() {
+			t.Fatal("a change settled without a member of its base")
+		}
+		lines := w.logged(`"node":"node1","layout":"` + k.Newest.ID().String() + `","not_acked":["node2 (failed)"]`)
+		if lines < 4 || lines > 5 {
+			t.Errorf("said %d times in five minutes whom it waits for:\n%s", lines, w.log.String())
+		}
+		two.start()
+		defer two.stop()
+		time.Sleep(10 * time.Second)
+		if settledOn(one, two, three) == nil {
+			t.Fatal("not settled after the member came back")
+		}
+		if string(three.store.kv["k"]) != "v" {
+			t.Error("the newcomer lacks a record")
+		}
+	})
+}
+
+// All stop and start again: the same layout, without anything proposed or founded anew.
+func TestDriversRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		all := []*fakeNode{w.add(1), w.add(2), w.add(3)}
+		for _, n := range all {
+			n.start()
+		}
+		time.Sleep(10 * time.Second)
+		before := settledOn(all...)
+		if before == nil {
+			t.Fatal("not settled")
+		}
+		for range 3 {
+			for _, n := range all {
+				n.stop()
+			}
+			for _, n := range all {
+				n.start()
+				if !n.state.Ready() {
+					t.Error("not ready at once after a restart")
+				}
+			}
+			time.Sleep(3 * time.Second)
+			if after := settledOn(all...); after == nil || after.ID() != before.ID() {
+				t.Fatalf("layout %v after a restart, was %v", after, before.ID())
+			}
+		}
+		for _, n := range all {
+			n.stop()
+		}
+	})
+}
+
+// A disk that refuses for a while delays steps and breaks nothing.
+func TestStepsAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two := w.add(1), w.add(2)
+		one.start()
+		defer one.stop()
+		time.Sleep(time.Second)
+		two.start()
+		defer two.stop()
+		one.store.mu.Lock()
+		one.store.fail = errors.New("disk")
+		one.store.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		if settledOn(one, two) != nil {
+			t.Fatal("settled without a disk")
+		}
+		one.store.mu.Lock()
+		one.store.fail = nil
+		one.store.mu.Unlock()
+		time.Sleep(15 * time.Second)
+		if settledOn(one, two) == nil {
+			t.Errorf("not settled with the disk back:\n%s", w.log.String())
+		}
+	})
+}
+
+// A node that has not reached all it was told to waits before it founds.
+func TestFoundingWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one := w.add(1)
+		one.reached = false
+		one.start()
+		defer one.stop()
+		time.Sleep(4 * time.Second)
+		if one.state.Known() != nil {
+			t.Error("founded before it had reached all or waited")
+		}
+		time.Sleep(2 * time.Second)
+		if one.state.Known() == nil {
+			t.Error("not founded after the wait")
+		}
+	})
+}
+
+func TestForeignGossipIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two := w.add(1), w.add(2)
+		one.start()
+		defer one.stop()
+		time.Sleep(time.Second)
+		other := ring.Found(ring.ClusterID{1, 2, 3}, memberOf(2), 3, 2)
+		s, err := Load(two.id, two.store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Adopt(t.Context(), ring.NewView(other)); err != nil {
+			t.Fatal(err)
+		}
+		two.start()
+		defer two.stop()
+		time.Sleep(time.Minute)
+		if len(one.state.Known().Newest.Members()) != 1 || len(two.state.Known().Newest.Members()) != 1 {
+			t.Error("clusters merged")
+		}
+		if n := w.logged("peer of another cluster refused"); n != 2 {
+			t.Errorf("%d complaints of two nodes", n)
+		}
+		if testutil.ToFloat64(one.driver.metrics.foreign) != 1 {
+			t.Error("the metric does not show it")
+		}
+		if _, err := one.driver.Answer(two.state.Encoded()); !errors.Is(err, ring.ErrForeignCluster) {
+			t.Errorf("a foreign view is answered %v", err)
+		}
+	})
+}
+
+func TestJoinersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one := w.add(1)
+		one.start()
+		defer one.stop()
+		if err := one.driver.RequestJoin(ring.Member{}, time.Now()); !errors.Is(err, ring.ErrInvalid) {
+			t.Errorf("a joiner without an id: %v", err)
+		}
+		one.stop()
+		for i := range joinersMax {
+			id := ring.NodeID{9, byte(i >> 8), byte(i)}
+			if err := one.driver.RequestJoin(ring.Member{ID: id, Weight: 1}, time.Now()); err != nil {
+				t.Fatal(i, err)
+			}
+		}
+		if err := one.driver.RequestJoin(ring.Member{ID: ring.NodeID{8}}, time.Now()); !errors.Is(err, ErrBusy) {
+			t.Errorf("one too many: %v", err)
+		}
+		one.start()
+	})
+}
+
+// pulling runs one pull against scripted sources.
+func pulling(t *testing.T, store *fifo, find func(ring.NodeID) (Peer, bool), peers Peers) *puller {
+	t.Helper()
+	m, err := newMetrics(prometheus.NewRegistry(), load(t, newFifo(true)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &puller{self: nodeID(1), layout: ring.LayoutID{Epoch: 2}, peers: peers, records: store, metrics: m, find: find, log: zerolog.Nop()}
+}
+
+// script answers pulls as told.
+type script struct {
+	Peers
+	mu    sync.Mutex
+	calls []string
+	fn    func(call int, from ring.NodeID, after []byte, fn func(Chunk) error) error
+}
+
+func (s *script) Pull(_ context.Context, from Peer, _ ring.LayoutID, _ ring.Range, after []byte, fn func(Chunk) error) error {
+	s.mu.Lock()
+	call := len(s.calls)
+	s.calls = append(s.calls, fmt.Sprintf("%d after %q", from.ID[0], after))
+	s.mu.Unlock()
+	return s.fn(call, from.ID, after, fn)
+}
+
+func chunkOf(keys ...string) Chunk {
+	var c Chunk
+	for _, k := range keys {
+		c.Keys, c.Records = append(c.Keys, []byte(k)), append(c.Records, []byte("record of "+k))
+	}
+	return c
+}
+
+var everywhere = ring.Range{From: 0, To: ring.Slots}
+
+func allThere(id ring.NodeID) (Peer, bool) { return Peer{ID: id}, true }
+
+// A source that fails half-way is asked again from where it ended; another one in its place from the beginning, since it
+// may hold what the first does not.
+func TestPullResumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFifo(true)
+		s := &script{fn: func(call int, from ring.NodeID, _ []byte, fn func(Chunk) error) error {
+			switch call {
+			case 0: // source 2 breaks after its first chunk
+				return errors.Join(fn(chunkOf("a", "b")), errors.New("broken"))
+			case 1: // source 3 too
+				return errors.Join(fn(chunkOf("x")), errors.New("broken"))
+			case 2: // then source 2 goes on
+				return fn(chunkOf("c"))
+			}
+			return fn(chunkOf("y"))
+		}}
+		p := pulling(t, store, allThere, s)
+		err := p.all(t.Context(), []ring.Pull{{Range: everywhere, Sources: []ring.NodeID{nodeID(2), nodeID(3)}, Need: 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{`2 after ""`, `3 after ""`, `2 after "b"`, `3 after "x"`}; !slices.Equal(s.calls, want) {
+			t.Errorf("pulled %q, want %q", s.calls, want)
+		}
+		if len(store.kv) != 5 {
+			t.Errorf("stored %d records", len(store.kv))
+		}
+	})
+}
+
+// The node itself counts as a source; another serves instead of one that is away; and no more are asked than needed.
+func TestPullCountsSources(t *testing.T) {
+	s := &script{fn: func(int, ring.NodeID, []byte, func(Chunk) error) error { return nil }}
+	away := func(id ring.NodeID) (Peer, bool) { return Peer{ID: id}, id != nodeID(2) }
+	p := pulling(t, newFifo(true), away, s)
+	three := []ring.NodeID{nodeID(1), nodeID(2), nodeID(3)}
+	if err := p.all(t.Context(), []ring.Pull{{Range: everywhere, Sources: three, Need: 2}, {Range: everywhere, Sources: three[:1], Need: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{`3 after ""`}; !slices.Equal(s.calls, want) {
+		t.Errorf("pulled %q, want %q", s.calls, want)
+	}
+}
+
+func TestPullEndsWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		s := &script{fn: func(int, ring.NodeID, []byte, func(Chunk) error) error { return errors.New("broken") }}
+		p := pulling(t, newFifo(true), allThere, s)
+		if err := p.all(ctx, []ring.Pull{{Range: everywhere, Sources: []ring.NodeID{nodeID(2)}, Need: 1}}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("ended with %v", err)
+		}
+		if len(s.calls) < 10 || len(s.calls) > 30 {
+			t.Errorf("%d attempts in 10 s", len(s.calls))
+		}
+	})
+}
+
+// What does not belong to the range is not stored, and such a source does not count.
+func TestPullChecksChunks(t *testing.T) {
+	store := newFifo(true)
+	slot := ring.SlotOf([]byte("inside"))
+	bad := []Chunk{chunkOf("outside"), {}, {Keys: [][]byte{[]byte("inside")}}}
+	s := &script{}
+	s.fn = func(call int, _ ring.NodeID, _ []byte, fn func(Chunk) error) error {
+		if call < len(bad) {
+			err := fn(bad[call])
+			if err == nil {
+				t.Errorf("chunk %v is taken", bad[call])
+			}
+			return err
+		}
+		return fn(chunkOf("inside"))
+	}
+	p := pulling(t, store, allThere, s)
+	r := ring.Range{From: slot, To: slot + 1}
+	if err := p.all(t.Context(), []ring.Pull{{Range: r, Sources: []ring.NodeID{nodeID(2), nodeID(3), nodeID(4), nodeID(5)}, Need: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if len(store.kv) != 1 || store.kv["inside"] == nil {
+		t.Errorf("stored %q", store.kv)
+	}
+}
+
+func TestCoalesce(t *testing.T) {
+	a, b := []ring.NodeID{nodeID(1)}, []ring.NodeID{nodeID(1), nodeID(2)}
+	in := []ring.Pull{
+		{Range: ring.Range{From: 0, To: 5}, Sources: a, Need: 1}, {Range: ring.Range{From: 5, To: 9}, Sources: a, Need: 1},
+		{Range: ring.Range{From: 9, To: 10}, Sources: b, Need: 1}, {Range: ring.Range{From: 11, To: 12}, Sources: b, Need: 1},
+		{Range: ring.Range{From: 12, To: 13}, Sources: b, Need: 2},
+	}
+	out := coalesce(in)
+	want := []ring.Range{{From: 0, To: 9}, {From: 9, To: 10}, {From: 11, To: 12}, {From: 12, To: 13}}
+	if len(out) != len(want) {
+		t.Fatalf("%v", out)
+	}
+	for i := range want {
+		if out[i].Range != want[i] {
+			t.Errorf("range %d is %v, want %v", i, out[i].Range, want[i])
+		}
+	}
+	if in[0].Range.To != 5 {
+		t.Error("the input was modified")
+	}
+}
+
+func TestMetricsHaveHelp(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	if _, err := newMetrics(reg, load(t, newFifo(true))); err != nil {
+		t.Fatal(err)
+	}
+	problems, err := testutil.GatherAndLint(reg)
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v %v", problems, err)
+	}
+}
