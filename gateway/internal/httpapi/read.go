@@ -211,7 +211,7 @@ func prefersMultipart(accept []string) bool {
 			}
 		}
 	}
-	// A client that names multipart/mixed and else takes anything asks for multipart/mixed.
+	// A client that names multipart/mixed and else takes anything, as Riak's do, asks for multipart/mixed.
 	if json < 0 && any > 0 && multipart < any {
 		json = any
 	}

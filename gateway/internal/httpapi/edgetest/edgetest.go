@@ -1,0 +1,251 @@
+// Package edgetest is a small working stand-in for the coordinator and the cluster behind it, for tests of the surfaces.
+package edgetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/gateway/nodeclient"
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+// Now is the time of every write: a whole second, so that it survives HTTP dates.
+var Now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// Store is a coordinator over one copy of everything. It really merges and mints. N is 3, the least W is 2. Safe for
+// concurrent use.
+type Store struct {
+	mu      sync.Mutex
+	sets    map[string]causal.Set
+	named   map[string]coordinator.PutResult
+	actor   causal.Actor
+	counter uint64
+	fail    error
+	wait    chan struct{}
+	entered chan struct{}
+	// LastGet and LastPut are what came last; read them when no request is under way.
+	LastGet coordinator.GetRequest
+	LastPut coordinator.PutRequest
+	Puts    int
+}
+
+// NewStore returns an empty store.
+func NewStore() *Store {
+	return &Store{sets: map[string]causal.Set{}, named: map[string]coordinator.PutResult{}, actor: causal.Actor{1}}
+}
+
+// Fail makes every request fail with err, nil for none.
+func (s *Store) Fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+// Hold makes requests wait until release is called or their deadline; entered receives once for each that waits.
+func (s *Store) Hold() (entered <-chan struct{}, release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait, in := make(chan struct{}), make(chan struct{}, 64)
+	s.wait, s.entered = wait, in
+	return in, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.wait = nil
+		close(wait)
+	}
+}
+
+func (s *Store) gate(ctx context.Context) error {
+	s.mu.Lock()
+	wait, entered, fail := s.wait, s.entered, s.fail
+	s.mu.Unlock()
+	if wait != nil {
+		entered <- struct{}{}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return &coordinator.Error{Kind: coordinator.DeadlinePassed, Outcome: coordinator.InDoubt, Err: ctx.Err()}
+		}
+	}
+	return fail
+}
+
+func reports() []coordinator.Report {
+	return []coordinator.Report{
+		{Node: ring.NodeID{1}, Name: "a", Did: "read", At: time.Millisecond, Clock: causal.Vector{{Actor: causal.Actor{1}, Counter: 1 << 60}}},
+		{Node: ring.NodeID{2}, Did: "digest", Detail: "refused", Repaired: true},
+	}
+}
+
+func badQuorum(format string, args ...any) error {
+	return &coordinator.Error{Kind: coordinator.BadQuorum, Outcome: coordinator.NotApplied, Err: fmt.Errorf(format, args...)}
+}
+
+// Get implements the interface of the surfaces.
+func (s *Store) Get(ctx context.Context, r coordinator.GetRequest) (coordinator.GetResult, error) {
+	if err := s.gate(ctx); err != nil {
+		return coordinator.GetResult{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.LastGet = r
+	if r.R > 3 {
+		return coordinator.GetResult{}, badQuorum("r is %d, and the cluster keeps 3 replicas", r.R)
+	}
+	set := s.sets[string(r.Key)]
+	if r.Context != nil && !r.Context.SatisfiedBy(set.Clock) {
+		return coordinator.GetResult{}, &coordinator.Error{Kind: coordinator.StaleRead, Replicas: reports()}
+	}
+	res := coordinator.GetResult{Set: set}
+	if r.Explain {
+		res.Reports = reports()
+	}
+	return res, nil
+}
+
+// Put implements the interface of the surfaces.
+func (s *Store) Put(ctx context.Context, r coordinator.PutRequest) (coordinator.PutResult, error) {
+	if err := s.gate(ctx); err != nil {
+		return coordinator.PutResult{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.LastPut = r
+	s.Puts++
+	if r.W > 3 || r.W == 1 {
+		return coordinator.PutResult{}, badQuorum("w is %d: 2 to 3 is possible", r.W)
+	}
+	name := string(r.Key) + "\x00" + r.RequestID
+	if done, ok := s.named[name]; ok && r.ClientRequestID {
+		return done, nil
+	}
+	s.counter++
+	dot := causal.Dot{Actor: s.actor, Counter: s.counter}
+	set, err := causal.Mint(s.sets[string(r.Key)], r.Context, causal.Sibling{Dot: dot, Tombstone: r.Tombstone,
+		Time: uint64(Now.UnixMilli()) << 16, ContentType: r.ContentType, Checksum: r.Checksum, Value: r.Value})
+	if err != nil {
+		kind := coordinator.Internal
+		if errors.Is(err, causal.ErrBehind) {
+			kind = coordinator.StaleContext
+		}
+		return coordinator.PutResult{}, &coordinator.Error{Kind: kind, Outcome: coordinator.NotApplied, Err: err}
+	}
+	s.sets[string(r.Key)] = set
+	res := coordinator.PutResult{Context: causal.Answer(r.Context, set, dot), Siblings: len(set.Shown()), Acks: 2}
+	s.named[name] = res
+	return res, nil
+}
+
+// Inspect implements the interface of the cluster service.
+func (s *Store) Inspect(ctx context.Context, key []byte) (coordinator.Inspection, error) {
+	if err := s.gate(ctx); err != nil {
+		return coordinator.Inspection{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set, ok := s.sets[string(key)]
+	return coordinator.Inspection{Slot: ring.SlotOf(key), Replicas: []coordinator.Inspected{
+		{Node: ring.NodeID{1}, Name: "a", Role: coordinator.Primary, Set: set, Absent: !ok, Bytes: 100},
+		{Node: ring.NodeID{2}, Name: "b", Role: coordinator.Primary, Absent: true},
+		{Node: ring.NodeID{3}, Name: "c", Role: coordinator.Fallback, Err: "not connected"},
+	}}, nil
+}
+
+// Set returns what is stored at key.
+func (s *Store) Set(key string) causal.Set {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sets[key]
+}
+
+// SetRecord stores a record as it is.
+func (s *Store) SetRecord(key string, set causal.Set) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sets[key] = set
+}
+
+// Nodes is a node client of a cluster of three, whose health can be set. Not safe for concurrent change.
+type Nodes struct {
+	View    *ring.View
+	Away    map[string]bool
+	Gossip  map[string]string
+	Agree   bool
+	Unknown bool
+}
+
+// ClusterID is the id of every cluster here.
+var ClusterID = ring.ClusterID{0xc1}
+
+// NewNodes returns a settled cluster of members nodes named a, b, c, … that keeps n copies.
+func NewNodes(members, n int) (*Nodes, error) {
+	member := func(i int) ring.Member {
+		id := ring.NodeID{byte(i + 1)}
+		return ring.Member{ID: id, Name: string(rune('a' + i)), Weight: 1, Zone: "z",
+			Tokens: ring.RandomTokens(id, 16, func(ring.Slot) bool { return false })}
+	}
+	v := ring.NewView(ring.Found(ClusterID, member(0), n, min(2, n)))
+	var changes []ring.Change
+	for i := 1; i < members; i++ {
+		changes = append(changes, ring.Change{Kind: ring.ChangeJoin, Member: member(i)})
+	}
+	if len(changes) > 0 {
+		l, err := v.Propose(changes)
+		if err != nil {
+			return nil, fmt.Errorf("propose: %w", err)
+		}
+		for _, id := range v.Required(l) {
+			v.MarkAcked(l.ID(), id)
+			v.MarkSynced(l.ID(), id)
+			v.MarkSwitched(l.ID(), id)
+		}
+	}
+	return &Nodes{View: v, Away: map[string]bool{}, Gossip: map[string]string{}, Agree: true}, nil
+}
+
+// State implements the interface of the cluster service.
+func (n *Nodes) State() *nodeclient.State {
+	if n.Unknown {
+		return nil
+	}
+	s := &nodeclient.State{Cluster: ClusterID, View: n.View, Live: n.View.Live(), Read: n.View.ReadLayout(),
+		Members: map[ring.NodeID]nodeclient.Member{}}
+	for _, m := range s.Read.Members() {
+		status := "alive"
+		if g := n.Gossip[m.Name]; g != "" {
+			status = g
+		}
+		s.Members[m.ID] = nodeclient.Member{ID: m.ID, Name: m.Name, Zone: m.Zone, Weight: m.Weight, Status: status,
+			GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301"}
+	}
+	return s
+}
+
+// Health implements the interface of the cluster service.
+func (n *Nodes) Health(id ring.NodeID) nodeclient.Health {
+	m, ok := n.View.ReadLayout().Member(id)
+	if !ok || n.Away[m.Name] {
+		return nodeclient.Health{Suspect: true, Phi: 12}
+	}
+	return nodeclient.Health{Connected: true, Phi: 0.5}
+}
+
+// GetNode implements the interface of the cluster service.
+func (n *Nodes) GetNode(_ context.Context, id ring.NodeID) (*storagev1.GetNodeResponse, error) {
+	return &storagev1.GetNodeResponse{Id: id[:], Keys: 7, DiskBytes: 1 << 54, Engine: "goleveldb",
+		StartUnixMs: uint64(Now.UnixMilli()), Acked: &storagev1.LayoutName{Epoch: 2}}, nil
+}
+
+// ContextKeysAgree implements the interface of the cluster service.
+func (n *Nodes) ContextKeysAgree() (bool, string) {
+	if n.Agree {
+		return true, ""
+	}
+	return false, "another gateway has other keys"
+}

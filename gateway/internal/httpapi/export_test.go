@@ -1,0 +1,19 @@
+package httpapi
+
+import (
+	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
+	"github.com/dotring/dotring/ringsvc/causal"
+)
+
+// Names for the external tests of this package.
+var (
+	ParseKey      = parseKey
+	ParseRead     = parseRead
+	ParseWrite    = parseWrite
+	BoundaryTaken = boundaryTaken
+)
+
+func viewOf(s []causal.Sibling) edge.View { return edge.View{Shown: s, Status: 300} }
+
+// ChooseBoundary chooses the boundary for siblings.
+func ChooseBoundary(s []causal.Sibling) string { return chooseBoundary(viewOf(s)) }
