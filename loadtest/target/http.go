@@ -41,7 +41,7 @@ var (
 func parseHead(b []byte, seenName string) (head, error) {
 	h := head{length: -1}
 	status, rest, _ := bytes.Cut(b, crlf)
-	if len(status) < 12 || !bytes.HasPrefix(status, headPrefix) || status[8] != ' ' {
+	if bytes.ContainsAny(status, "\r\n") || len(status) < 12 || !bytes.HasPrefix(status, headPrefix) || status[8] != ' ' {
 		return h, errHead
 	}
 	for _, d := range status[9:12] {
@@ -53,10 +53,14 @@ func parseHead(b []byte, seenName string) (head, error) {
 	if h.status < 100 || len(status) > 12 && status[12] != ' ' {
 		return h, errHead
 	}
-	h.close = status[7] == '0'
+	old := status[7] == '0'
+	h.close = old
 	for len(rest) > 0 {
 		var field []byte
 		if field, rest, _ = bytes.Cut(rest, crlf); len(field) == 0 {
+			if old && h.chunked { // chunks came with 1.1
+				return h, errHead
+			}
 			return h, nil
 		}
 		if err := h.field(field, seenName); err != nil {
@@ -68,7 +72,7 @@ func parseHead(b []byte, seenName string) (head, error) {
 
 func (h *head) field(line []byte, seenName string) error {
 	colon := bytes.IndexByte(line, ':')
-	if colon <= 0 {
+	if colon <= 0 || bytes.ContainsAny(line[:colon], " \t") || bytes.IndexByte(line, '\n') >= 0 {
 		return errHead
 	}
 	name, value := line[:colon], bytes.Trim(line[colon+1:], " \t")
