@@ -250,6 +250,8 @@ func (o *putOp) answer(a *nodeclient.Answer) {
 		o.minted(i, s, a)
 	case a.Err != nil:
 		o.put.Failed(i, s.round, causeOfError(a.Err))
+	case s.do == quorum.Mint && a.Response.GetStatus() == storagev1.Status_STATUS_OK && !a.Response.GetDurable():
+		// The first answer once more.
 	case a.Response.GetStatus() == storagev1.Status_STATUS_OK && a.Response.GetDurable():
 		o.put.Durable(i, s.round)
 	default:

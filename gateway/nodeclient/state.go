@@ -51,8 +51,8 @@ func (s *State) Name(id ring.NodeID) string {
 	return id.String()
 }
 
-// newState derives all from a view, which it keeps.
-func newState(view *ring.View, members map[ring.NodeID]Member, generation uint64) *State {
+// NewState derives all from a view, which it keeps, as it does members: neither may be modified any more.
+func NewState(view *ring.View, members map[ring.NodeID]Member, generation uint64) *State {
 	s := &State{Cluster: view.Cluster(), View: view, Live: view.Live(), Read: view.ReadLayout(),
 		Members: members, Generation: generation}
 	for i, l := range s.Live {
@@ -96,7 +96,7 @@ func (c *Client) learn(encoded []byte, members []*storagev1.Member) error {
 	if !changed {
 		return nil
 	}
-	s := newState(view, known, generation)
+	s := NewState(view, known, generation)
 	c.state.Store(s)
 	c.log.Info().Uint64("generation", generation).Stringer("layout", s.Live[len(s.Live)-1].ID()).
 		Int("live_layouts", len(s.Live)).Int("members", len(known)).Msg("cluster state changed")

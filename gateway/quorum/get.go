@@ -63,6 +63,7 @@ type Get struct {
 	context   *causal.Context
 	wide      bool
 	hedged    bool
+	unhedged  bool // the budget was spent when an answer was late
 	verdict   Verdict
 	set       causal.Set
 	hedge     time.Duration
@@ -167,7 +168,8 @@ func (g *Get) Shortfall() Cause {
 	for i := range g.reps[:g.primaries] {
 		t[g.reps[i].cause]++
 	}
-	return t.shortfall(g.r - g.Counted())
+	count, _, inFlight := g.count()
+	return t.shortfall(g.r - count - inFlight)
 }
 
 // Clock returns the clock of replica i's record where it was read.
@@ -231,11 +233,12 @@ func (g *Get) Suspected(i int) {
 	}
 }
 
-// match lets digests count that a merged record has.
+// match lets digests count that a merged record has, also while the replica's own record is being read.
 func (g *Get) match() {
 	for i := range g.reps {
 		r := &g.reps[i]
-		if r.state == differs && g.known(r.digest) {
+		told := r.state == differs || r.state == reading && r.digest != (record.Digest{})
+		if told && g.known(r.digest) {
 			r.state = counted
 		}
 	}
@@ -268,7 +271,7 @@ func (g *Get) lateAt(r *replica) time.Duration {
 
 // HedgeAt returns when Tick should be called; ok is false where there is nothing to hedge.
 func (g *Get) HedgeAt() (at time.Duration, ok bool) {
-	if g.hedged || g.wide || g.verdict != Pending {
+	if g.hedged || g.unhedged || g.wide || g.verdict != Pending {
 		return 0, false
 	}
 	for i := range g.reps[:g.primaries] {
@@ -292,9 +295,10 @@ func (g *Get) spare() bool {
 	return false
 }
 
-// Tick asks one more healthy primary where an answer is later than usual, once per get and within the budget.
+// Tick asks one more healthy primary where an answer is later than usual, once per get and within the budget. Where the
+// budget is spent, it is not asked again.
 func (g *Get) Tick(now time.Duration, budget *Budget) {
-	if g.hedged || g.wide || g.verdict != Pending || !g.spare() {
+	if g.hedged || g.unhedged || g.wide || g.verdict != Pending || !g.spare() {
 		return
 	}
 	for i := range g.reps[:g.primaries] {
@@ -302,6 +306,8 @@ func (g *Get) Tick(now time.Duration, budget *Budget) {
 		if (r.state == reading || r.state == digesting) && !r.late && g.lateAt(r) <= now {
 			if budget.Spend() {
 				r.late, g.hedged = true, true
+			} else {
+				g.unhedged = true
 			}
 			return
 		}
@@ -313,10 +319,10 @@ func (g *Get) Next(now time.Duration) Step {
 	if g.verdict != Pending {
 		return Step{Do: Finish}
 	}
-	if s, ok := g.fetch(); ok {
+	count, hope, inFlight := g.count()
+	if s, ok := g.fetch(hope); ok {
 		return g.ask(s, Read, now)
 	}
-	count, hope, inFlight := g.count()
 	if count >= g.r {
 		if g.context == nil || g.context.SatisfiedBy(g.set.Clock) {
 			g.verdict = Reached
@@ -405,15 +411,15 @@ func (g *Get) recordComing() bool {
 	return false
 }
 
-// fetch names a replica whose digest differs and whose record must be read: one for each differing digest, and none
-// while the first record is still on its way.
-func (g *Get) fetch() (int, bool) {
+// fetch names a replica whose digest differs and whose record must be read: one for each differing digest. Where no
+// record is there to compare with, one is on its way, or will be read from a replica that has to be asked anyway.
+func (g *Get) fetch(hope int) (int, bool) {
+	if !g.anyMerged() && (g.recordComing() || hope < g.r && g.anyIdle()) {
+		return 0, false
+	}
 	for i := range g.reps[:g.primaries] {
 		r := &g.reps[i]
 		if r.state != differs || g.coming(r.digest) {
-			continue
-		}
-		if !g.anyMerged() && g.recordComing() {
 			continue
 		}
 		if g.anyMerged() {
@@ -422,6 +428,15 @@ func (g *Get) fetch() (int, bool) {
 		return i, true
 	}
 	return 0, false
+}
+
+func (g *Get) anyIdle() bool {
+	for i := range g.reps[:g.primaries] {
+		if g.reps[i].state == idle {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *Get) anyMerged() bool {
