@@ -23,6 +23,8 @@ const (
 	slack = 5 * time.Second
 	// maxBody is the size of the largest body that is sent or taken, in bytes.
 	maxBody = 64 << 20
+	// askFirst is the size from which the gateway is asked whether it takes a body before it is sent, in bytes.
+	askFirst = 1 << 20
 )
 
 // client sends requests to one gateway, each once, over a connection of its own.
@@ -39,7 +41,7 @@ func newClient(base *url.URL, timeout time.Duration, version string) *client {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableCompression: true, DisableKeepAlives: true,
 			DialContext:         (&net.Dialer{Timeout: slack}).DialContext,
-			TLSHandshakeTimeout: slack},
+			TLSHandshakeTimeout: slack, ExpectContinueTimeout: time.Second},
 	}}
 }
 
@@ -129,6 +131,10 @@ func (c *client) do(ctx context.Context, q call) (answer, error) {
 		r.Header[name] = values
 	}
 	r.Header.Set("User-Agent", c.agent)
+	if len(q.body) > askFirst {
+		// A gateway that will not have it says so before it is sent, and the answer does not drown in a broken connection.
+		r.Header.Set("Expect", "100-continue")
+	}
 	res, err := c.http.Do(r)
 	if err != nil {
 		return fail(err)

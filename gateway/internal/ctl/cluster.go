@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -115,7 +116,7 @@ func layoutName(l *clusterv1.LayoutRef) string {
 	if l == nil || l.Epoch == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("%d-%s", l.Epoch, l.Hash[:min(8, len(l.Hash))])
+	return fmt.Sprintf("%d-%s", l.Epoch, escapeText(short(l.Hash)))
 }
 
 type nodesCommand struct{}
@@ -143,12 +144,7 @@ func nodesText(p palette, nodes []*clusterv1.Node) string {
 		return "No nodes are known.\n"
 	}
 	nodes = slices.Clone(nodes)
-	slices.SortStableFunc(nodes, func(a, b *clusterv1.Node) int {
-		if d := len(a.Name) - len(b.Name); d != 0 && commonStem(a.Name, b.Name) {
-			return d // node9 before node10
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
+	slices.SortStableFunc(nodes, func(a, b *clusterv1.Node) int { return compareNames(a.Name, b.Name) })
 	rows := table{headings("NAME", "STATUS", "LINK", "ZONE", "WEIGHT", "SHARE", "KEYS", "DISK", "PHI", "EPOCHS", "GRPC", "STARTED")}
 	for _, i := range []int{4, 5, 6, 7, 8} {
 		rows[0][i].right = true
@@ -174,10 +170,11 @@ func nodesText(p palette, nodes []*clusterv1.Node) string {
 	return rows.render(p, "")
 }
 
-// commonStem says whether two names differ in digits at their ends alone.
-func commonStem(a, b string) bool {
+// compareNames orders names so that node9 comes before node10.
+func compareNames(a, b string) int {
 	const digits = "0123456789"
-	return strings.TrimRight(a, digits) == strings.TrimRight(b, digits)
+	return cmp.Or(strings.Compare(strings.TrimRight(a, digits), strings.TrimRight(b, digits)),
+		cmp.Compare(len(a), len(b)), strings.Compare(a, b))
 }
 
 func nodeStyle(status string) style {

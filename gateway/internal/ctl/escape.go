@@ -60,7 +60,7 @@ func preview(b []byte, limit int) (text string, cut bool) {
 }
 
 // forTerminal returns a value as a terminal may see it, and whether that differs from what is stored: control characters
-// other than tabs and line ends, invisible ones, and what is not UTF-8 are escaped.
+// other than tabs and line ends, invisible ones other than spaces, and what is not UTF-8 are escaped.
 func forTerminal(value []byte) (string, bool) {
 	var b strings.Builder
 	escaped := false
@@ -70,7 +70,7 @@ func forTerminal(value []byte) (string, bool) {
 		case r == utf8.RuneError && n == 1:
 			fmt.Fprintf(&b, `\x%02x`, value[0])
 			escaped = true
-		case r == '\n', r == '\t', strconv.IsPrint(r), unicode.IsSpace(r) && r > 0xff:
+		case r == '\n', r == '\t', strconv.IsPrint(r), unicode.Is(unicode.Zs, r):
 			b.WriteRune(r)
 		case r == '\r' && bytes.HasPrefix(value, []byte("\r\n")):
 			b.WriteRune(r)
@@ -87,7 +87,7 @@ func forTerminal(value []byte) (string, bool) {
 // tidyJSON returns JSON indented, with a line end, and with all that cannot be printed escaped.
 func tidyJSON(in []byte) (string, error) {
 	var indented bytes.Buffer
-	if err := json.Indent(&indented, bytes.TrimSpace(in), "", "  "); err != nil {
+	if err := json.Indent(&indented, bytes.Trim(in, " \t\r\n"), "", "  "); err != nil {
 		return "", fmt.Errorf("parse JSON: %w", err)
 	}
 	var b strings.Builder

@@ -99,10 +99,20 @@ func run(t testing.TB, term terminals, stdin string, environ map[string]string, 
 	return result{code, stdout.String(), stderr.String()}
 }
 
-// visible makes a transcript safe to look at: escape sequences and what is not UTF-8 are spelled out.
+// visible makes a transcript safe to look at: what cannot be printed is spelled out.
 func visible(s string) string {
-	s = strings.ReplaceAll(s, "\x1b", "␛")
-	return strings.ToValidUTF8(s, "�")
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\x1b':
+			b.WriteRune('␛')
+		case r == '\n' || strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, "<%U>", r)
+		}
+	}
+	return b.String()
 }
 
 // transcript is one run as a text: the command line, what the gateway got, and what came out.

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/alecthomas/kong"
 )
 
 const (
@@ -25,17 +27,37 @@ const (
 	shownBytes = 256
 )
 
+// argument is a word of the command line, byte for byte: kong's own strings lose what is not UTF-8.
+type argument struct {
+	text  string
+	given bool
+}
+
+// Decode serves kong.
+func (a *argument) Decode(ctx *kong.DecodeContext) error {
+	token, err := ctx.Scan.PopValue("text")
+	if err != nil {
+		return err
+	}
+	word, ok := token.Value.(string)
+	if !ok {
+		return fmt.Errorf("expected text, not %v", token)
+	}
+	a.text, a.given = word, true
+	return nil
+}
+
 // keyArgument is the key that a command is about.
 type keyArgument struct {
-	Key       string `arg:"" help:"The key: 1 to 250 bytes, taken as they are."`
-	KeyBase64 bool   `name:"key-base64" help:"KEY is base64, for bytes that a shell cannot hold."`
+	Key       argument `arg:"" help:"The key: 1 to 250 bytes, taken as they are."`
+	KeyBase64 bool     `name:"key-base64" help:"KEY is base64, for bytes that a shell cannot hold."`
 }
 
 func (k keyArgument) bytes() ([]byte, error) {
-	key := []byte(k.Key)
+	key := []byte(k.Key.text)
 	if k.KeyBase64 {
 		// Both alphabets, with and without padding.
-		s := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(k.Key, "="))
+		s := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(k.Key.text, "="))
 		var err error
 		if key, err = base64.RawStdEncoding.DecodeString(s); err != nil {
 			return nil, usageError("KEY is not base64, as --key-base64 says it is")
@@ -97,12 +119,12 @@ func (c *client) timeoutParam(q url.Values) {
 
 type getCommand struct {
 	keyArgument
-	R           string  `short:"r" name:"read-quorum" help:"Replicas that must answer: 1 to N, one, quorum or all." placeholder:"R"`
-	Context     *string `help:"Read your writes: the answer covers this context, or the read fails." placeholder:"TOKEN"`
-	Etag        string  `help:"Of several siblings, the one with this etag." placeholder:"ETAG"`
-	OutputFile  string  `help:"Write the value to FILE, which is left alone unless there is one." placeholder:"FILE"`
-	ShowContext bool    `help:"Print the context on stderr, for the next write."`
-	Raw         bool    `help:"Write control characters to a terminal as they are stored."`
+	R           string   `short:"r" name:"read-quorum" help:"Replicas that must answer: 1 to N, one, quorum or all." placeholder:"R"`
+	Context     *string  `help:"Read your writes: the answer covers this context, or the read fails." placeholder:"TOKEN"`
+	Etag        string   `help:"Of several siblings, the one with this etag." placeholder:"ETAG"`
+	OutputFile  argument `help:"Write the value to FILE, which is left alone unless there is one." placeholder:"FILE"`
+	ShowContext bool     `help:"Print the context on stderr, for the next write."`
+	Raw         bool     `help:"Write control characters to a terminal as they are stored."`
 }
 
 // Help is shown by --help.
@@ -181,8 +203,8 @@ func (g *getCommand) Run(ctx context.Context, s *session) error {
 
 func (g *getCommand) value(s *session, a answer, rec record) error {
 	g.showContext(s, rec)
-	if g.OutputFile != "" {
-		if err := os.WriteFile(g.OutputFile, a.body, 0o666); err != nil {
+	if g.OutputFile.text != "" {
+		if err := os.WriteFile(g.OutputFile.text, a.body, 0o666); err != nil {
 			return fmt.Errorf("write the value: %w", err)
 		}
 		if !s.json {
@@ -351,7 +373,7 @@ func (f *writeFlags) send(ctx context.Context, s *session, q call, done string, 
 
 type putCommand struct {
 	keyArgument
-	Value *string `arg:"" optional:"" help:"The value; - or none reads it from stdin."`
+	Value argument `arg:"" optional:"" help:"The value; - or none reads it from stdin."`
 	writeFlags
 	ContentType string `help:"Media type of the value. Default: application/octet-stream." placeholder:"TYPE"`
 }
@@ -392,8 +414,8 @@ func (p *putCommand) Run(ctx context.Context, s *session) error {
 
 // value returns what is to be stored, never nil.
 func (p *putCommand) value(s *session) ([]byte, error) {
-	if p.Value != nil && *p.Value != "-" {
-		return []byte(*p.Value), nil
+	if p.Value.given && p.Value.text != "-" {
+		return []byte(p.Value.text), nil
 	}
 	if s.env.StdinTerminal {
 		complain(s.env.Stderr, "Reading the value from the keyboard: end it with Ctrl-D.\n")
