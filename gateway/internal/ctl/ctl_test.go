@@ -338,6 +338,32 @@ func TestValuesAreSentAndWrittenAsTheyAre(t *testing.T) {
 	}
 }
 
+// A large value is offered before it is sent, so that a refusal arrives instead of a broken connection.
+func TestRefusedLargeValue(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Expect") != "100-continue" {
+			t.Error("the gateway was not asked first")
+		}
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		if _, err := io.WriteString(w, `{"type":"/problems/value-too-large","title":"Value too large","status":413,"outcome":"not-applied"}`); err != nil {
+			t.Errorf("write answer: %v", err)
+		}
+	}))
+	defer srv.Close()
+	r := run(t, terminals{}, strings.Repeat("x", 20<<20), nil, "put", "--gateway", srv.URL, "k")
+	if r.code != ExitError || !strings.Contains(r.stderr, "Value too large (413)") || !strings.Contains(r.stderr, "not applied") {
+		t.Errorf("%+v", r)
+	}
+	if strings.Contains(r.stderr, "tried again") {
+		t.Errorf("it will be refused for ever, yet stderr is %q", r.stderr)
+	}
+	r = run(t, terminals{}, strings.Repeat("x", maxBody+1), nil, "put", "--gateway", srv.URL, "k")
+	if r.code != ExitUsage || !strings.Contains(r.stderr, "more than 64.0 MiB") {
+		t.Errorf("exit code %d, stderr %q", r.code, r.stderr)
+	}
+}
+
 func TestOutputFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	if err := os.WriteFile(path, []byte("before"), 0o600); err != nil {

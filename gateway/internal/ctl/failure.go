@@ -53,7 +53,11 @@ func (f *failure) text(p palette) string {
 	}
 	switch f.outcome {
 	case outcomeNotApplied:
-		line("  Outcome: not applied. The write will never become visible; it can be tried again.")
+		again := ""
+		if f.status == 0 || f.status == http.StatusTooManyRequests || f.status >= 500 {
+			again = "; it can be tried again"
+		}
+		line("  Outcome: not applied. The write will never become visible%s.", again)
 	case outcomeInDoubt:
 		line("  Outcome: %s. The write may have been applied, or may be yet.", p.paint(doubtful, "in doubt"))
 		if f.again != "" {
@@ -85,7 +89,7 @@ func didStyle(did string) style {
 	switch did {
 	case "failed", "refused":
 		return bad
-	case "pending", "skipped":
+	case "pending", "skipped", "not asked":
 		return doubtful
 	default:
 		return plainStyle

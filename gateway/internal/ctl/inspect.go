@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -212,10 +213,8 @@ func siblingTable(replicas []*clusterv1.Replica, names map[string]string) table 
 		return nil
 	}
 	slices.SortStableFunc(all, func(a, b *clusterv1.ReplicaSibling) int {
-		if d := a.LastModified.AsTime().Compare(b.LastModified.AsTime()); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Actor, b.Actor)
+		return cmp.Or(a.LastModified.AsTime().Compare(b.LastModified.AsTime()), strings.Compare(a.Actor, b.Actor),
+			cmp.Compare(a.Counter, b.Counter))
 	})
 	rows := table{headings("SIBLING")}
 	for _, r := range replicas {
