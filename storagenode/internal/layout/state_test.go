@@ -3,6 +3,7 @@ package layout
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -236,6 +237,7 @@ func TestAdmissionAndFenceAreOrdered(t *testing.T) {
 		for range 4 {
 			writers.Go(func() {
 				for s.BeginWrite([]ring.LayoutID{one.ID()}) {
+					runtime.Gosched() // a write takes its time between its check and the queue
 					f.mu.Lock()
 					f.queue = append(f.queue, queued{name: "write"})
 					f.mu.Unlock()
