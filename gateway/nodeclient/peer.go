@@ -216,7 +216,7 @@ func (p *peer) judgeLocked(now time.Duration) {
 	}
 }
 
-// beat makes idle streams send a frame.
+// beat makes each stream send a frame.
 func (p *peer) beat() {
 	for i := range p.slots {
 		if s := p.slots[i].Load(); s != nil {

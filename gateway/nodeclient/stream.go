@@ -45,9 +45,7 @@ type stream struct {
 	nextID  uint64
 	waiting map[uint64]*pending
 
-	frames   uint64 // sent; the heartbeat number, of the sender's goroutine
-	lastSeen uint64 // frames sent at the last beat; under mu, with sentAll
-	sentAll  uint64
+	frames uint64 // sent; the heartbeat number, of the sender's goroutine
 }
 
 // hello opens a stream and waits for the node's hello. cancel ends ctx.
@@ -154,16 +152,9 @@ func (s *stream) answer(p *pending, err error, why reason) {
 	p.call.Deliver(Answer{From: s.peer.id, Tag: p.call.Tag, Err: err})
 }
 
-// beat queues a heartbeat unless a frame was sent since the last beat. A full or closed outbox needs none.
-func (s *stream) beat() {
-	s.mu.Lock()
-	idle := s.sentAll == s.lastSeen
-	s.lastSeen = s.sentAll
-	s.mu.Unlock()
-	if idle {
-		_ = s.out.Put(nil, 0)
-	}
-}
+// beat queues a heartbeat: an empty frame, or nothing beside the frame that is due anyway. A full or closed outbox needs
+// none.
+func (s *stream) beat() { _ = s.out.Put(nil, 0) }
 
 // sendAll sends what is queued until the stream ends.
 func (s *stream) sendAll(ctx context.Context) {
@@ -197,7 +188,6 @@ func (s *stream) take(batch, late []*pending, now time.Time) (live, expired []*p
 	live = batch[:0]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sentAll++
 	for _, p := range batch {
 		if p == nil || s.waiting[p.id] != p {
 			continue
