@@ -14,6 +14,9 @@ import (
 	"github.com/dotring/dotring/storagenode/engine/memory"
 )
 
+// Measured on two cores that shared their time with other work (load 4 to 5), values of 1 KiB, 128 writes in flight, every
+// batch synced: quiet machines are two to three times faster. The estimate, made before, is beside each.
+
 var kibibyte = []byte(strings.Repeat("x", 1024))
 
 func benchEngines(b *testing.B, run func(b *testing.B, open engine.Opener)) {
@@ -59,6 +62,9 @@ func inFlight(b *testing.B, do func(i int, done func(error)) error) {
 	all.Wait()
 }
 
+// Estimate: memory 5 µs, leveldb 12 µs (2 for the read, 2 for merge and encoding, 7 for a 32nd of a synced batch), 6
+// allocations of the store's own. Measured: memory 18 to 24 µs, nearly all of it the tree's copies of paths; leveldb 32 to
+// 35 µs, of which 60 % is the machine's sync; 4 allocations of the store's own (op, record, clock, siblings).
 func BenchmarkMint(b *testing.B) {
 	benchEngines(b, func(b *testing.B, opener engine.Opener) {
 		s := open(b, opener, nil)
@@ -70,6 +76,7 @@ func BenchmarkMint(b *testing.B) {
 	})
 }
 
+// Estimate: 0.5 µs above a mint without an id. Measured: 16 µs, no more than without.
 func BenchmarkMintWithRequestID(b *testing.B) {
 	s := open(b, memory.NewStore().Open, nil)
 	keys, sum := benchKeys(100_000), record.Checksum(kibibyte)
@@ -93,6 +100,7 @@ func benchRecords(keys [][]byte, n uint64) [][]byte {
 	return recs
 }
 
+// Estimate: memory 4 µs, leveldb 10 µs. Measured: 10 to 12 µs, 15 to 24 µs.
 func BenchmarkApplyNewKey(b *testing.B) {
 	benchEngines(b, func(b *testing.B, opener engine.Opener) {
 		s := open(b, opener, nil)
@@ -107,7 +115,7 @@ func BenchmarkApplyNewKey(b *testing.B) {
 	})
 }
 
-// Every apply supersedes what is there.
+// Every apply supersedes what is there. Estimate: memory 5 µs, leveldb 12 µs. Measured: 9 to 12 µs, 12 to 20 µs.
 func BenchmarkApplyMerge(b *testing.B) {
 	benchEngines(b, func(b *testing.B, opener engine.Opener) {
 		s := open(b, opener, nil)
@@ -125,6 +133,7 @@ func BenchmarkApplyMerge(b *testing.B) {
 	})
 }
 
+// Estimate: memory 1 µs, leveldb 1.5 µs: a read, a check of both sums, a comparison. Measured: 1.1 to 1.3 µs, 2.0 µs.
 func BenchmarkApplyUnchanged(b *testing.B) {
 	benchEngines(b, func(b *testing.B, opener engine.Opener) {
 		s := open(b, opener, nil)
@@ -139,6 +148,7 @@ func BenchmarkApplyUnchanged(b *testing.B) {
 	})
 }
 
+// Estimate: memory 0.6 µs, leveldb 1.5 µs, both with the check of all sums. Measured: 0.7 to 1.2 µs, 1.4 to 1.8 µs.
 func BenchmarkRead(b *testing.B) {
 	benchEngines(b, func(b *testing.B, opener engine.Opener) {
 		s := open(b, opener, nil)

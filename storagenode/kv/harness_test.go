@@ -59,12 +59,13 @@ type hooks struct {
 	entered  chan struct{} // gets one for each Apply that begins, as far as there is room
 	applyErr error         // the next Apply fails with it, without or with effect
 	effect   bool
+	reading  chan struct{} // a Get of a record sends to it and then waits for getGate, if it is set
+	getGate  chan struct{}
 	getErr   error // every Get of a record fails with it
 	openErr  error // every opening fails with it
 	writeErr error // every write fails with it
 	writes   int
 	synced   int
-	gets     int
 }
 
 func newHooks() *hooks { return &hooks{entered: make(chan struct{}, 1<<16)} }
@@ -111,9 +112,16 @@ type hooked struct {
 func (e *hooked) Get(key, dst []byte) ([]byte, error) {
 	e.h.mu.Lock()
 	err := e.h.getErr
-	e.h.gets++
+	reading, gate := e.h.reading, e.h.getGate
 	e.h.mu.Unlock()
-	if err != nil && key[0] == tagRecord {
+	if key[0] != tagRecord {
+		return e.Engine.Get(key, dst)
+	}
+	if reading != nil {
+		reading <- struct{}{}
+		<-gate
+	}
+	if err != nil {
 		return dst, err
 	}
 	return e.Engine.Get(key, dst)
