@@ -15,7 +15,7 @@ import (
 )
 
 // Measured on two cores that shared their time with other work (load 4 to 5), values of 1 KiB, 128 writes in flight, every
-// batch synced: quiet machines are two to three times faster. The estimate, made before, is beside each.
+// batch synced: compare runs of one hour only. The estimate, made before, is beside each.
 
 var kibibyte = []byte(strings.Repeat("x", 1024))
 
@@ -63,8 +63,8 @@ func inFlight(b *testing.B, do func(i int, done func(error)) error) {
 }
 
 // Estimate: memory 5 µs, leveldb 12 µs (2 for the read, 2 for merge and encoding, 7 for a 32nd of a synced batch), 6
-// allocations of the store's own. Measured: memory 18 to 24 µs, nearly all of it the tree's copies of paths; leveldb 32 to
-// 35 µs, of which 60 % is the machine's sync; 4 allocations of the store's own (op, record, clock, siblings).
+// allocations of the store's own. Measured: memory 18 to 24 µs, leveldb 32 to 35 µs; 4 allocations of the store's own (op,
+// record, clock, siblings) of 12, the others the engine's.
 func BenchmarkMint(b *testing.B) {
 	benchEngines(b, func(b *testing.B, opener engine.Opener) {
 		s := open(b, opener, nil)

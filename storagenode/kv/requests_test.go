@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -234,97 +235,95 @@ func TestRepeatWithoutItsRecord(t *testing.T) {
 	}
 }
 
-// The table of ids against a plain list.
-func TestRequestsAgainstANaiveList(t *testing.T) {
-	type naive struct {
-		id      requestID
-		dot     causal.Dot
-		expires time.Time
-		chosen  bool
+type naiveRequest struct {
+	id      requestID
+	dot     causal.Dot
+	expires time.Time
+}
+
+// naiveRequests is a plain list, the oldest first, beside the table that it checks.
+type naiveRequests struct {
+	r       *requests
+	limit   int
+	now     time.Time
+	list    []naiveRequest
+	counter uint64
+}
+
+func (n *naiveRequests) find(id requestID) int {
+	return slices.IndexFunc(n.list, func(e naiveRequest) bool { return e.id == id && e.expires.After(n.now) })
+}
+
+// ask looks an id up, and remembers it where it is unknown, as a mint does.
+func (n *naiveRequests) ask(t *rapid.T) {
+	id := requestID{rapid.Byte().Draw(t, "id") % 9}
+	dot, known := n.r.get(id, n.now)
+	i := n.find(id)
+	if known != (i >= 0) || known && dot != n.list[i].dot {
+		t.Fatalf("id %d: %v %v, list %+v", id[0], dot, known, n.list)
 	}
-	const ttl = 100 * time.Second
+	if known {
+		return
+	}
+	n.counter++
+	e := naiveRequest{id, dotOf(1, n.counter), n.now.Add(100 * time.Second)}
+	chosen := rapid.Bool().Draw(t, "chosen")
+	if !chosen {
+		e.expires = n.now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "seconds")) * time.Second)
+	}
+	n.list = slices.DeleteFunc(n.list, func(o naiveRequest) bool { return !o.expires.After(n.now) || o.id == id })
+	before, dropped := n.r.count()
+	n.r.put(e.id, e.dot, e.expires, n.now, chosen)
+	after, droppedAfter := n.r.count()
+	if after > n.limit || after > before+1 {
+		t.Fatalf("%d ids, the limit is %d", after, n.limit)
+	}
+	if droppedAfter > dropped {
+		if before < n.limit {
+			t.Fatalf("dropped one of %d, the limit is %d", before, n.limit)
+		}
+		// Only the oldest of those within their time may be gone; none is where it was one that had expired.
+		if len(n.list) > 0 {
+			if _, known := n.r.get(n.list[0].id, n.now); !known {
+				n.list = n.list[1:]
+			}
+		}
+	}
+	n.list = append(n.list, e)
+}
+
+// check looks all ids up.
+func (n *naiveRequests) check(t *rapid.T) {
+	for _, e := range n.list {
+		if n.find(e.id) < 0 {
+			continue
+		}
+		if dot, known := n.r.get(e.id, n.now); !known || dot != e.dot {
+			t.Fatalf("id %d is %v %v", e.id[0], dot, known)
+		}
+	}
+}
+
+func TestRequestsAgainstANaiveList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 6).Draw(t, "limit")
-		now := time.UnixMilli(0)
-		r := newRequests(1, limit, now)
-		var list []naive
-		counter := uint64(0)
-		find := func(id requestID) int {
-			for i, n := range list {
-				if n.id == id && n.expires.After(now) {
-					return i
-				}
-			}
-			return -1
-		}
+		n := &naiveRequests{r: newRequests(1, limit, time.UnixMilli(0)), limit: limit, now: time.UnixMilli(0)}
 		t.Repeat(map[string]func(*rapid.T){
-			"ask": func(t *rapid.T) {
-				id := requestID{rapid.Byte().Draw(t, "id") % 9}
-				dot, known := r.get(id, now)
-				i := find(id)
-				if known != (i >= 0) || known && dot != list[i].dot {
-					t.Fatalf("id %d: %v %v, list %+v", id[0], dot, known, list)
-				}
-				if known {
-					return
-				}
-				counter++
-				n := naive{id, dotOf(1, counter), now.Add(ttl), rapid.Bool().Draw(t, "chosen")}
-				if !n.chosen {
-					n.expires = now.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "seconds")) * time.Second)
-				}
-				// All that is certain of what leaves when: nothing within its time but the oldest, and only when full.
-				var live []naive
-				for _, o := range list {
-					if o.expires.After(now) && o.id != id {
-						live = append(live, o)
-					}
-				}
-				before, dropped := r.count()
-				r.put(n.id, n.dot, n.expires, now, n.chosen)
-				after, droppedAfter := r.count()
-				if after > limit || after > before+1 {
-					t.Fatalf("%d ids, the limit is %d", after, limit)
-				}
-				list = append(live, n)
-				if droppedAfter > dropped {
-					if before < limit {
-						t.Fatalf("dropped one of %d, the limit is %d", before, limit)
-					}
-					// The one dropped may have expired behind a live one of its list.
-					for i := range live {
-						if _, known := r.get(live[i].id, now); !known {
-							if i != 0 {
-								t.Fatalf("dropped id %d of %+v", i, live)
-							}
-							list = list[1:]
-							break
-						}
-					}
-				}
-			},
+			"ask":   n.ask,
+			"ask 2": n.ask,
 			"forget": func(t *rapid.T) {
-				if len(list) == 0 {
+				if len(n.list) == 0 {
 					t.Skip("nothing to forget")
 				}
-				i := rapid.IntRange(0, len(list)-1).Draw(t, "which")
-				r.forget(list[i].id, dotOf(2, 1)) // of another write
-				r.forget(list[i].id, list[i].dot)
-				list = append(list[:i:i], list[i+1:]...)
+				i := rapid.IntRange(0, len(n.list)-1).Draw(t, "which")
+				n.r.forget(n.list[i].id, dotOf(2, 1)) // of another write
+				n.r.forget(n.list[i].id, n.list[i].dot)
+				n.list = slices.Delete(n.list, i, i+1)
 			},
 			"pass": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
+				n.now = n.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
 			},
-			"": func(t *rapid.T) {
-				for _, n := range list {
-					if i := find(n.id); i < 0 {
-						continue
-					}
-					if dot, known := r.get(n.id, now); !known || dot != n.dot {
-						t.Fatalf("id %d is %v %v", n.id[0], dot, known)
-					}
-				}
-			},
+			"": n.check,
 		})
 	})
 }
