@@ -473,7 +473,10 @@ type Request struct {
 	Record []byte `protobuf:"bytes,16,opt,name=record,proto3" json:"record,omitempty"`
 	Cause  Cause  `protobuf:"varint,17,opt,name=cause,proto3,enum=dotring.storage.v1.Cause" json:"cause,omitempty"`
 	// OP_READ and OP_DIGEST: which of the frame's layouts the read uses.
-	Layout        uint32 `protobuf:"varint,18,opt,name=layout,proto3" json:"layout,omitempty"`
+	Layout uint32 `protobuf:"varint,18,opt,name=layout,proto3" json:"layout,omitempty"`
+	// OP_MINT and OP_APPLY at a fallback: ids (16 bytes each) of the primaries that the record is kept for as a hint. The
+	// answer counts as that of the fallback's own machine. At a full fallback the answer is OVERLOADED.
+	HintFor       [][]byte `protobuf:"bytes,19,rep,name=hint_for,json=hintFor,proto3" json:"hint_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,6 +635,13 @@ func (x *Request) GetLayout() uint32 {
 		return x.Layout
 	}
 	return 0
+}
+
+func (x *Request) GetHintFor() [][]byte {
+	if x != nil {
+		return x.HintFor
+	}
+	return nil
 }
 
 type Response struct {
@@ -1365,6 +1375,500 @@ func (x *PulledRecord) GetRecord() []byte {
 	return nil
 }
 
+type DeliverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sender's node id.
+	From          []byte          `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	Cause         Cause           `protobuf:"varint,2,opt,name=cause,proto3,enum=dotring.storage.v1.Cause" json:"cause,omitempty"`
+	Records       []*PulledRecord `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeliverRequest) Reset() {
+	*x = DeliverRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeliverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeliverRequest) ProtoMessage() {}
+
+func (x *DeliverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeliverRequest.ProtoReflect.Descriptor instead.
+func (*DeliverRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DeliverRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *DeliverRequest) GetCause() Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return Cause_CAUSE_UNSPECIFIED
+}
+
+func (x *DeliverRequest) GetRecords() []*PulledRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+type DeliverResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each record, in order: OK is durable here, or superseded by what is.
+	Statuses []Status `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=dotring.storage.v1.Status" json:"statuses,omitempty"`
+	// How long the sender should wait before it delivers more, in milliseconds.
+	PauseMs       uint32 `protobuf:"varint,2,opt,name=pause_ms,json=pauseMs,proto3" json:"pause_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeliverResponse) Reset() {
+	*x = DeliverResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeliverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeliverResponse) ProtoMessage() {}
+
+func (x *DeliverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeliverResponse.ProtoReflect.Descriptor instead.
+func (*DeliverResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DeliverResponse) GetStatuses() []Status {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *DeliverResponse) GetPauseMs() uint32 {
+	if x != nil {
+		return x.PauseMs
+	}
+	return 0
+}
+
+type CompareRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// The layout in which both own the range; the receiver refuses one that it has not acknowledged.
+	Layout   *LayoutName `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"`
+	FromSlot uint32      `protobuf:"varint,3,opt,name=from_slot,json=fromSlot,proto3" json:"from_slot,omitempty"`
+	ToSlot   uint32      `protobuf:"varint,4,opt,name=to_slot,json=toSlot,proto3" json:"to_slot,omitempty"`
+	// Into how many parts of equal width the range is cut, the last one maybe narrower; 1 to 1024.
+	Parts         uint32 `protobuf:"varint,5,opt,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareRequest) Reset() {
+	*x = CompareRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareRequest) ProtoMessage() {}
+
+func (x *CompareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
+func (*CompareRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CompareRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *CompareRequest) GetLayout() *LayoutName {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *CompareRequest) GetFromSlot() uint32 {
+	if x != nil {
+		return x.FromSlot
+	}
+	return 0
+}
+
+func (x *CompareRequest) GetToSlot() uint32 {
+	if x != nil {
+		return x.ToSlot
+	}
+	return 0
+}
+
+func (x *CompareRequest) GetParts() uint32 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+type CompareResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes for each part, one after another.
+	Hashes        []byte `protobuf:"bytes,1,opt,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareResponse) Reset() {
+	*x = CompareResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareResponse) ProtoMessage() {}
+
+func (x *CompareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
+func (*CompareResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CompareResponse) GetHashes() []byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+type DigestsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	From   []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	Layout *LayoutName            `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"`
+	// At most 4096.
+	Slots         []uint32 `protobuf:"varint,3,rep,packed,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestsRequest) Reset() {
+	*x = DigestsRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestsRequest) ProtoMessage() {}
+
+func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestsRequest.ProtoReflect.Descriptor instead.
+func (*DigestsRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DigestsRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *DigestsRequest) GetLayout() *LayoutName {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *DigestsRequest) GetSlots() []uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+type DigestsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*KeyDigest           `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestsResponse) Reset() {
+	*x = DigestsResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestsResponse) ProtoMessage() {}
+
+func (x *DigestsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestsResponse.ProtoReflect.Descriptor instead.
+func (*DigestsResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DigestsResponse) GetKeys() []*KeyDigest {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type KeyDigest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// 16 bytes.
+	Digest        []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyDigest) Reset() {
+	*x = KeyDigest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyDigest) ProtoMessage() {}
+
+func (x *KeyDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyDigest.ProtoReflect.Descriptor instead.
+func (*KeyDigest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *KeyDigest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KeyDigest) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+type FetchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// At most 1024; the answer holds fewer where they do not fit into one message.
+	Keys          [][]byte `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchRequest) Reset() {
+	*x = FetchRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchRequest) ProtoMessage() {}
+
+func (x *FetchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
+func (*FetchRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *FetchRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type FetchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the first keys asked for, in order; an empty record means that there is none.
+	Records       []*PulledRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchResponse) Reset() {
+	*x = FetchResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchResponse) ProtoMessage() {}
+
+func (x *FetchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
+func (*FetchResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *FetchResponse) GetRecords() []*PulledRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1373,7 +1877,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_storage_v1_storage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1889,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_storage_v1_storage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1902,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{15}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{24}
 }
 
 type GetNodeResponse struct {
@@ -1407,21 +1911,27 @@ type GetNodeResponse struct {
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Actor []byte                 `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	// Approximate number of keys, and bytes on disk.
-	Keys          uint64      `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
-	DiskBytes     uint64      `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
-	DotsIssued    uint64      `protobuf:"varint,6,opt,name=dots_issued,json=dotsIssued,proto3" json:"dots_issued,omitempty"`
-	State         string      `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
-	Engine        string      `protobuf:"bytes,8,opt,name=engine,proto3" json:"engine,omitempty"`
-	StartUnixMs   uint64      `protobuf:"varint,9,opt,name=start_unix_ms,json=startUnixMs,proto3" json:"start_unix_ms,omitempty"`
-	Acked         *LayoutName `protobuf:"bytes,10,opt,name=acked,proto3" json:"acked,omitempty"`
-	Synced        *LayoutName `protobuf:"bytes,11,opt,name=synced,proto3" json:"synced,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Keys        uint64      `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
+	DiskBytes   uint64      `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	DotsIssued  uint64      `protobuf:"varint,6,opt,name=dots_issued,json=dotsIssued,proto3" json:"dots_issued,omitempty"`
+	State       string      `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	Engine      string      `protobuf:"bytes,8,opt,name=engine,proto3" json:"engine,omitempty"`
+	StartUnixMs uint64      `protobuf:"varint,9,opt,name=start_unix_ms,json=startUnixMs,proto3" json:"start_unix_ms,omitempty"`
+	Acked       *LayoutName `protobuf:"bytes,10,opt,name=acked,proto3" json:"acked,omitempty"`
+	Synced      *LayoutName `protobuf:"bytes,11,opt,name=synced,proto3" json:"synced,omitempty"`
+	// Hints kept for other nodes.
+	Hints     uint64 `protobuf:"varint,12,opt,name=hints,proto3" json:"hints,omitempty"`
+	HintBytes uint64 `protobuf:"varint,13,opt,name=hint_bytes,json=hintBytes,proto3" json:"hint_bytes,omitempty"`
+	// Seconds since the oldest complete comparison with a peer, over all peers and ranges; 0 where none is due.
+	AntiEntropyAgeSeconds float64 `protobuf:"fixed64,14,opt,name=anti_entropy_age_seconds,json=antiEntropyAgeSeconds,proto3" json:"anti_entropy_age_seconds,omitempty"`
+	Repairs               uint64  `protobuf:"varint,15,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[16]
+	mi := &file_storage_v1_storage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1943,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[16]
+	mi := &file_storage_v1_storage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1956,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{16}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetNodeResponse) GetId() []byte {
@@ -1526,6 +2036,34 @@ func (x *GetNodeResponse) GetSynced() *LayoutName {
 	return nil
 }
 
+func (x *GetNodeResponse) GetHints() uint64 {
+	if x != nil {
+		return x.Hints
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetHintBytes() uint64 {
+	if x != nil {
+		return x.HintBytes
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetAntiEntropyAgeSeconds() float64 {
+	if x != nil {
+		return x.AntiEntropyAgeSeconds
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetRepairs() uint64 {
+	if x != nil {
+		return x.Repairs
+	}
+	return 0
+}
+
 var File_storage_v1_storage_proto protoreflect.FileDescriptor
 
 const file_storage_v1_storage_proto_rawDesc = "" +
@@ -1546,7 +2084,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\brequests\x18\x02 \x03(\v2\x1b.dotring.storage.v1.RequestR\brequests\x12:\n" +
 	"\tresponses\x18\x03 \x03(\v2\x1c.dotring.storage.v1.ResponseR\tresponses\x12\x1c\n" +
 	"\theartbeat\x18\x04 \x01(\x04R\theartbeat\x12/\n" +
-	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\x8a\x04\n" +
+	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\xa5\x04\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12&\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x16.dotring.storage.v1.OpR\x02op\x12\x10\n" +
@@ -1569,7 +2107,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04base\x18\x0f \x01(\fR\x04base\x12\x16\n" +
 	"\x06record\x18\x10 \x01(\fR\x06record\x12/\n" +
 	"\x05cause\x18\x11 \x01(\x0e2\x19.dotring.storage.v1.CauseR\x05cause\x12\x16\n" +
-	"\x06layout\x18\x12 \x01(\rR\x06layout\"\xba\x02\n" +
+	"\x06layout\x18\x12 \x01(\rR\x06layout\x12\x19\n" +
+	"\bhint_for\x18\x13 \x03(\fR\ahintFor\"\xba\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.dotring.storage.v1.StatusR\x06status\x12\x16\n" +
@@ -1624,8 +2163,37 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"8\n" +
 	"\fPulledRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
-	"\x06record\x18\x02 \x01(\fR\x06record\"\x10\n" +
-	"\x0eGetNodeRequest\"\xdf\x02\n" +
+	"\x06record\x18\x02 \x01(\fR\x06record\"\x91\x01\n" +
+	"\x0eDeliverRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12/\n" +
+	"\x05cause\x18\x02 \x01(\x0e2\x19.dotring.storage.v1.CauseR\x05cause\x12:\n" +
+	"\arecords\x18\x03 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"d\n" +
+	"\x0fDeliverResponse\x126\n" +
+	"\bstatuses\x18\x01 \x03(\x0e2\x1a.dotring.storage.v1.StatusR\bstatuses\x12\x19\n" +
+	"\bpause_ms\x18\x02 \x01(\rR\apauseMs\"\xa8\x01\n" +
+	"\x0eCompareRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x126\n" +
+	"\x06layout\x18\x02 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1b\n" +
+	"\tfrom_slot\x18\x03 \x01(\rR\bfromSlot\x12\x17\n" +
+	"\ato_slot\x18\x04 \x01(\rR\x06toSlot\x12\x14\n" +
+	"\x05parts\x18\x05 \x01(\rR\x05parts\")\n" +
+	"\x0fCompareResponse\x12\x16\n" +
+	"\x06hashes\x18\x01 \x01(\fR\x06hashes\"r\n" +
+	"\x0eDigestsRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x126\n" +
+	"\x06layout\x18\x02 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x14\n" +
+	"\x05slots\x18\x03 \x03(\rR\x05slots\"D\n" +
+	"\x0fDigestsResponse\x121\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1d.dotring.storage.v1.KeyDigestR\x04keys\"5\n" +
+	"\tKeyDigest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"6\n" +
+	"\fFetchRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\fR\x04keys\"K\n" +
+	"\rFetchResponse\x12:\n" +
+	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"\x10\n" +
+	"\x0eGetNodeRequest\"\xe7\x03\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1640,7 +2208,12 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\rstart_unix_ms\x18\t \x01(\x04R\vstartUnixMs\x124\n" +
 	"\x05acked\x18\n" +
 	" \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x05acked\x126\n" +
-	"\x06synced\x18\v \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06synced*O\n" +
+	"\x06synced\x18\v \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06synced\x12\x14\n" +
+	"\x05hints\x18\f \x01(\x04R\x05hints\x12\x1d\n" +
+	"\n" +
+	"hint_bytes\x18\r \x01(\x04R\thintBytes\x127\n" +
+	"\x18anti_entropy_age_seconds\x18\x0e \x01(\x01R\x15antiEntropyAgeSeconds\x12\x18\n" +
+	"\arepairs\x18\x0f \x01(\x04R\arepairs*O\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aOP_MINT\x10\x01\x12\f\n" +
@@ -1667,13 +2240,17 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\rSTATUS_FAILED\x10\t\x12\x16\n" +
 	"\x12STATUS_UNAVAILABLE\x10\n" +
 	"\x12\x14\n" +
-	"\x10STATUS_DISK_FULL\x10\v2\xee\x03\n" +
+	"\x10STATUS_DISK_FULL\x10\v2\xba\x06\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
 	"\x04Join\x12\x1f.dotring.storage.v1.JoinRequest\x1a .dotring.storage.v1.JoinResponse\x12N\n" +
 	"\x05Watch\x12 .dotring.storage.v1.WatchRequest\x1a!.dotring.storage.v1.WatchResponse0\x01\x12K\n" +
 	"\x04Pull\x12\x1f.dotring.storage.v1.PullRequest\x1a .dotring.storage.v1.PullResponse0\x01\x12R\n" +
+	"\aDeliver\x12\".dotring.storage.v1.DeliverRequest\x1a#.dotring.storage.v1.DeliverResponse\x12R\n" +
+	"\aCompare\x12\".dotring.storage.v1.CompareRequest\x1a#.dotring.storage.v1.CompareResponse\x12T\n" +
+	"\aDigests\x12\".dotring.storage.v1.DigestsRequest\x1a#.dotring.storage.v1.DigestsResponse0\x01\x12L\n" +
+	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12R\n" +
 	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponseB;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
 
 var (
@@ -1689,7 +2266,7 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
@@ -1709,8 +2286,17 @@ var file_storage_v1_storage_proto_goTypes = []any{
 	(*PullRequest)(nil),          // 15: dotring.storage.v1.PullRequest
 	(*PullResponse)(nil),         // 16: dotring.storage.v1.PullResponse
 	(*PulledRecord)(nil),         // 17: dotring.storage.v1.PulledRecord
-	(*GetNodeRequest)(nil),       // 18: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 19: dotring.storage.v1.GetNodeResponse
+	(*DeliverRequest)(nil),       // 18: dotring.storage.v1.DeliverRequest
+	(*DeliverResponse)(nil),      // 19: dotring.storage.v1.DeliverResponse
+	(*CompareRequest)(nil),       // 20: dotring.storage.v1.CompareRequest
+	(*CompareResponse)(nil),      // 21: dotring.storage.v1.CompareResponse
+	(*DigestsRequest)(nil),       // 22: dotring.storage.v1.DigestsRequest
+	(*DigestsResponse)(nil),      // 23: dotring.storage.v1.DigestsResponse
+	(*KeyDigest)(nil),            // 24: dotring.storage.v1.KeyDigest
+	(*FetchRequest)(nil),         // 25: dotring.storage.v1.FetchRequest
+	(*FetchResponse)(nil),        // 26: dotring.storage.v1.FetchResponse
+	(*GetNodeRequest)(nil),       // 27: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 28: dotring.storage.v1.GetNodeResponse
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
 	3,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
@@ -1723,25 +2309,40 @@ var file_storage_v1_storage_proto_depIdxs = []int32{
 	12, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
 	3,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
 	17, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	3,  // 10: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	3,  // 11: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	5,  // 12: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	8,  // 13: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	10, // 14: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	13, // 15: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	15, // 16: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	18, // 17: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	5,  // 18: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	9,  // 19: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	11, // 20: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	14, // 21: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	16, // 22: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	19, // 23: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	1,  // 10: dotring.storage.v1.DeliverRequest.cause:type_name -> dotring.storage.v1.Cause
+	17, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
+	2,  // 12: dotring.storage.v1.DeliverResponse.statuses:type_name -> dotring.storage.v1.Status
+	3,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	3,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	24, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
+	17, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	3,  // 17: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	3,  // 18: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	5,  // 19: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	8,  // 20: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	10, // 21: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	13, // 22: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	15, // 23: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	18, // 24: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	20, // 25: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	22, // 26: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	25, // 27: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	27, // 28: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	5,  // 29: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	9,  // 30: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	11, // 31: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	14, // 32: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	16, // 33: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	19, // 34: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	21, // 35: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	23, // 36: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	26, // 37: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	28, // 38: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	29, // [29:39] is the sub-list for method output_type
+	19, // [19:29] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -1755,7 +2356,7 @@ func file_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   17,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

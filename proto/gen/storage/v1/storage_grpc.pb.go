@@ -27,6 +27,10 @@ const (
 	Storage_Join_FullMethodName         = "/dotring.storage.v1.Storage/Join"
 	Storage_Watch_FullMethodName        = "/dotring.storage.v1.Storage/Watch"
 	Storage_Pull_FullMethodName         = "/dotring.storage.v1.Storage/Pull"
+	Storage_Deliver_FullMethodName      = "/dotring.storage.v1.Storage/Deliver"
+	Storage_Compare_FullMethodName      = "/dotring.storage.v1.Storage/Compare"
+	Storage_Digests_FullMethodName      = "/dotring.storage.v1.Storage/Digests"
+	Storage_Fetch_FullMethodName        = "/dotring.storage.v1.Storage/Fetch"
 	Storage_GetNode_FullMethodName      = "/dotring.storage.v1.Storage/GetNode"
 )
 
@@ -45,6 +49,15 @@ type StorageClient interface {
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// Pull streams every durable record of a range of slots: the sync of a layout change.
 	Pull(ctx context.Context, in *PullRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullResponse], error)
+	// Deliver brings records to a node that should hold them: hints that were kept for it, repairs. The receiver sets the
+	// pace with what it answers.
+	Deliver(ctx context.Context, in *DeliverRequest, opts ...grpc.CallOption) (*DeliverResponse, error)
+	// Compare answers with hashes over parts of a range of slots, for anti-entropy.
+	Compare(ctx context.Context, in *CompareRequest, opts ...grpc.CallOption) (*CompareResponse, error)
+	// Digests lists the keys of some slots with a digest of each record.
+	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestsResponse], error)
+	// Fetch returns the records of some keys.
+	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 }
@@ -128,6 +141,55 @@ func (c *storageClient) Pull(ctx context.Context, in *PullRequest, opts ...grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Storage_PullClient = grpc.ServerStreamingClient[PullResponse]
 
+func (c *storageClient) Deliver(ctx context.Context, in *DeliverRequest, opts ...grpc.CallOption) (*DeliverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeliverResponse)
+	err := c.cc.Invoke(ctx, Storage_Deliver_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageClient) Compare(ctx context.Context, in *CompareRequest, opts ...grpc.CallOption) (*CompareResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompareResponse)
+	err := c.cc.Invoke(ctx, Storage_Compare_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storageClient) Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Storage_ServiceDesc.Streams[3], Storage_Digests_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DigestsRequest, DigestsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Storage_DigestsClient = grpc.ServerStreamingClient[DigestsResponse]
+
+func (c *storageClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchResponse)
+	err := c.cc.Invoke(ctx, Storage_Fetch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetNodeResponse)
@@ -153,6 +215,15 @@ type StorageServer interface {
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// Pull streams every durable record of a range of slots: the sync of a layout change.
 	Pull(*PullRequest, grpc.ServerStreamingServer[PullResponse]) error
+	// Deliver brings records to a node that should hold them: hints that were kept for it, repairs. The receiver sets the
+	// pace with what it answers.
+	Deliver(context.Context, *DeliverRequest) (*DeliverResponse, error)
+	// Compare answers with hashes over parts of a range of slots, for anti-entropy.
+	Compare(context.Context, *CompareRequest) (*CompareResponse, error)
+	// Digests lists the keys of some slots with a digest of each record.
+	Digests(*DigestsRequest, grpc.ServerStreamingServer[DigestsResponse]) error
+	// Fetch returns the records of some keys.
+	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	mustEmbedUnimplementedStorageServer()
@@ -179,6 +250,18 @@ func (UnimplementedStorageServer) Watch(*WatchRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedStorageServer) Pull(*PullRequest, grpc.ServerStreamingServer[PullResponse]) error {
 	return status.Error(codes.Unimplemented, "method Pull not implemented")
+}
+func (UnimplementedStorageServer) Deliver(context.Context, *DeliverRequest) (*DeliverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Deliver not implemented")
+}
+func (UnimplementedStorageServer) Compare(context.Context, *CompareRequest) (*CompareResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Compare not implemented")
+}
+func (UnimplementedStorageServer) Digests(*DigestsRequest, grpc.ServerStreamingServer[DigestsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Digests not implemented")
+}
+func (UnimplementedStorageServer) Fetch(context.Context, *FetchRequest) (*FetchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
 }
 func (UnimplementedStorageServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
@@ -269,6 +352,71 @@ func _Storage_Pull_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Storage_PullServer = grpc.ServerStreamingServer[PullResponse]
 
+func _Storage_Deliver_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeliverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).Deliver(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_Deliver_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).Deliver(ctx, req.(*DeliverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Storage_Compare_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).Compare(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_Compare_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).Compare(ctx, req.(*CompareRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Storage_Digests_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DigestsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StorageServer).Digests(m, &grpc.GenericServerStream[DigestsRequest, DigestsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Storage_DigestsServer = grpc.ServerStreamingServer[DigestsResponse]
+
+func _Storage_Fetch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).Fetch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_Fetch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).Fetch(ctx, req.(*FetchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Storage_GetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetNodeRequest)
 	if err := dec(in); err != nil {
@@ -303,6 +451,18 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Storage_Join_Handler,
 		},
 		{
+			MethodName: "Deliver",
+			Handler:    _Storage_Deliver_Handler,
+		},
+		{
+			MethodName: "Compare",
+			Handler:    _Storage_Compare_Handler,
+		},
+		{
+			MethodName: "Fetch",
+			Handler:    _Storage_Fetch_Handler,
+		},
+		{
 			MethodName: "GetNode",
 			Handler:    _Storage_GetNode_Handler,
 		},
@@ -322,6 +482,11 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Pull",
 			Handler:       _Storage_Pull_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Digests",
+			Handler:       _Storage_Digests_Handler,
 			ServerStreams: true,
 		},
 	},
