@@ -33,9 +33,8 @@ var (
 
 // Reader reads one consistent state.
 type Reader interface {
-	// Get appends the value of key to dst and returns the result, as append does. With a nil dst the result is a
-	// fresh slice without a second copy, and the caller owns it either way; it is not nil for an empty value only if
-	// dst was not. Errors: ErrNotFound, ErrDamaged, ErrClosed, or a transient failure to read (such as too many open
+	// Get appends the value of key to dst and returns the result, as append does; the caller owns it. The result is
+	// nil for an empty value if dst was. Errors: ErrNotFound, ErrDamaged, ErrClosed, or a transient failure to read (such as too many open
 	// files); dst is returned unchanged with each.
 	Get(key, dst []byte) ([]byte, error)
 

@@ -56,6 +56,7 @@ func benchGet(b *testing.B, o Options, key func(rng *rand.Rand) []byte, want err
 
 // BenchmarkGetHit reads keys over 100 MB of tables through a cache of 64 MiB.
 // Estimate: two thirds from the cache at 3 µs, one third a read of the page cache with a CRC of 4 KiB at 10 µs: 5 µs.
+// Measured on 2 busy cores: 9 µs with blocks of 4 and 8 KiB, 11 µs with 16 KiB; 17 allocations.
 func BenchmarkGetHit(b *testing.B) {
 	for _, block := range []int{4 * kib, 8 * kib, 16 * kib} {
 		b.Run(fmt.Sprintf("block=%dKiB", block/kib), func(b *testing.B) {
@@ -67,6 +68,7 @@ func BenchmarkGetHit(b *testing.B) {
 }
 
 // BenchmarkGetMiss reads absent keys. Estimate: an index lookup and a filter in two levels, 2 µs.
+// Measured: 1.9 µs, 11 allocations.
 func BenchmarkGetMiss(b *testing.B) {
 	benchGet(b, Default(), func(rng *rand.Rand) []byte { return benchKey(benchKeys + rng.IntN(benchKeys)) }, engine.ErrNotFound)
 }
@@ -74,6 +76,8 @@ func BenchmarkGetMiss(b *testing.B) {
 // BenchmarkApply writes records of 1 KiB; an operation is a batch.
 // Estimates: unsynced, 1 record 5 µs (a write of 1 KiB, the memory table), 32 records 60 µs plus their share of
 // compaction; synced, the same plus one sync of the disk at hand.
+// Measured on 2 busy cores: unsynced 14 µs and 370 to 660 µs (flush and compaction take the other core and the disk),
+// synced 1.7 ms and 1.9 ms, nearly all of it the sync: 60 µs a record in batches of 32.
 func BenchmarkApply(b *testing.B) {
 	for _, records := range []int{1, 32} {
 		for _, sync := range []bool{false, true} {
@@ -105,6 +109,7 @@ func BenchmarkApply(b *testing.B) {
 }
 
 // BenchmarkIterate scans everything; an operation is one key of 1 KiB. Estimate: 1.5 µs, a CRC and two copies.
+// Measured: 1.4 to 1.8 µs.
 func BenchmarkIterate(b *testing.B) {
 	e := loaded(b, Default())
 	b.ReportAllocs()

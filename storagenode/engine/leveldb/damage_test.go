@@ -252,7 +252,11 @@ func readAll(t *testing.T, e *Engine, ks []string, size int, what string) (damag
 
 // TestTableFlip flips bits all over the tables, blocks, indexes, filters and footers alike.
 func TestTableFlip(t *testing.T) {
-	const size, flips = 200, 200
+	const size = 200
+	flips := 200
+	if raceDetector {
+		flips = 20
+	}
 	ks := keys("key", 3000)
 	m := tabled(t, ks, size)
 	tables := m.disk.Files(storage.TypeTable)

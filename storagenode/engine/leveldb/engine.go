@@ -181,14 +181,11 @@ func (e *Engine) get(src source, key, dst []byte) ([]byte, error) {
 	}
 	defer e.users.leave()
 	v, err := getRescued(src, key)
-	switch {
-	case err != nil:
+	if err != nil {
 		return dst, e.readError("get", err)
-	case dst == nil:
-		return v, nil
-	default:
-		return append(dst, v...), nil
 	}
+	// Without the library's buffer pool v may lie in a cached block, so it is copied for a nil dst too.
+	return append(dst, v...), nil
 }
 
 func getRescued(src source, key []byte) (v []byte, err error) {

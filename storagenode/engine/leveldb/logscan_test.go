@@ -187,7 +187,7 @@ func FuzzManifest(f *testing.F) {
 }
 
 // BenchmarkScanLog measures the inspection of a journal at open. Estimate: a CRC at 5 GB/s or more and a copy, 16 MiB
-// in 5 ms. Measured: see the commit that changes it; the default write buffer costs one such scan at open.
+// in 5 ms. Measured: 3.3 ms. Opening scans each journal once, up to two write buffers.
 func BenchmarkScanLog(b *testing.B) {
 	sizes := make([]int, 16*1024)
 	for i := range sizes {

@@ -28,8 +28,9 @@ const (
 
 // Options tunes one engine. The defaults are for a node that stays under 400 MiB resident with a million keys of 1 KiB:
 // up to three write buffers (one filling, one being flushed, one kept for the next) and the block cache are nearly all
-// of the live heap, 48 + 64 MiB, and Go's collector lets the heap grow to about twice that between collections.
-// Tables, their indexes and Bloom filters live in the block cache too, so that memory does not grow with the data.
+// of the live heap, 48 + 64 MiB, and Go's collector lets the heap grow to about twice that between collections, 224
+// MiB. Measured with the engine alone, loading those keys and then reading 300,000 at random: at most 244 MiB.
+// The tables' indexes and Bloom filters live in the block cache too, so that memory does not grow with the data.
 type Options struct {
 	// WriteBuffer is the size of the memory table, in bytes, at which it is flushed to a table of level 0; 1 MiB to
 	// 256 MiB. A larger one means fewer, larger flushes and a longer replay at open. Half of it is the largest batch.
@@ -140,9 +141,13 @@ func (o Options) library() *opt.Options {
 		BlockCacheEvictRemoved:        true,
 		OpenFilesCacheCapacity:        o.OpenTables,
 		Compression:                   opt.SnappyCompression,
-		DisableLargeBatchTransaction:  true,
-		DisableSeeksCompaction:        true,
-		NoWriteMerge:                  true, // Apply serialises writers, so there is nothing to merge
+		// The library's pool of buffers is off: compaction returns buffers of a whole table to it, index and filter
+		// blocks get them, and a few such blocks then fill the block cache. Measured on random reads after loading a
+		// million keys of 1 KiB: 5 % of block reads hit the cache with the pool, 68 % without.
+		DisableBufferPool:            true,
+		DisableLargeBatchTransaction: true,
+		DisableSeeksCompaction:       true,
+		NoWriteMerge:                 true, // Apply serialises writers, so there is nothing to merge
 		Strict: opt.StrictJournalChecksum | opt.StrictBlockChecksum | opt.StrictCompaction |
 			opt.StrictReader | opt.StrictRecovery,
 	}

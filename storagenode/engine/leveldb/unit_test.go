@@ -2,6 +2,7 @@ package leveldb
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -265,5 +266,34 @@ func TestStatsOfTheTree(t *testing.T) {
 	must(t, e.Close())
 	if after := e.Stats(); after.Records != 3000 || e.Compact(nil, nil) == nil {
 		t.Errorf("after close: %d records", after.Records)
+	}
+}
+
+// TestIndexesStayCached reads at random after compaction: two of the three blocks each read takes, index and filter,
+// come from the cache, although the data is larger.
+func TestIndexesStayCached(t *testing.T) {
+	m := newMachine()
+	m.opts.BlockCache, m.opts.BlockSize = 3*mib, kib // so that an index is many blocks long, as in large tables
+	e := m.mustOpen(t)
+	ks := keys("key", 8000)
+	for _, part := range [][]string{ks[:4000], ks[4000:], ks[2000:6000]} {
+		for _, k := range part {
+			var b engine.Batch
+			b.Put([]byte(k), valueOf(k, 1000))
+			must(t, e.Apply(&b, false))
+		}
+		must(t, e.Compact(nil, nil))
+	}
+	rng := rand.New(rand.NewPCG(4, 4))
+	before := e.Stats()
+	for range 5000 {
+		if _, err := e.Get([]byte(ks[rng.IntN(len(ks))]), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := e.Stats()
+	hits, misses := after.CacheHits-before.CacheHits, after.CacheMisses-before.CacheMisses
+	if ratio := float64(hits) / float64(hits+misses); ratio < 0.6 {
+		t.Errorf("%.2f of block reads hit the cache", ratio)
 	}
 }

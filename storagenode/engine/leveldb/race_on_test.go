@@ -1,0 +1,6 @@
+//go:build race
+
+package leveldb
+
+// raceDetector says that tests run under the race detector, about ten times slower.
+const raceDetector = true
