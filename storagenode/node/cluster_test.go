@@ -29,6 +29,8 @@ import (
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/engine"
+	"github.com/dotring/dotring/storagenode/engine/memory"
 	"github.com/dotring/dotring/storagenode/node"
 )
 
@@ -76,6 +78,7 @@ type member struct {
 	cfg  node.Config
 	logs *logs
 	reg  *prometheus.Registry
+	open engine.Opener // instead of the one that cfg names
 
 	*node.Node
 	cancel context.CancelFunc
@@ -139,7 +142,7 @@ func members(t *testing.T, n int, change func(i int, c *node.Config)) []*member 
 func (m *member) start() {
 	m.t.Helper()
 	m.reg = prometheus.NewRegistry()
-	n, err := node.New(m.cfg, node.Deps{Logger: zerolog.New(m.logs), Registry: m.reg})
+	n, err := node.New(m.cfg, node.Deps{Logger: zerolog.New(m.logs), Registry: m.reg, Open: m.open})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -454,6 +457,40 @@ func TestRestartKeepsRingAndData(t *testing.T) {
 		if got := settle(t, all); got != id {
 			t.Fatalf("layout changed from %v to %v by a restart", id, got)
 		}
+	}
+}
+
+// droppedData is an engine that was opened with its data gone, and noticed.
+type droppedData struct{ engine.Engine }
+
+func (droppedData) Suspect() bool { return true }
+
+// A disk that lost what it had, the layout included, is refilled from the other owners before anything is read from it.
+func TestLostDiskIsRefilled(t *testing.T) {
+	t.Parallel()
+	all := members(t, 3, nil)
+	for _, m := range all {
+		m.start()
+	}
+	id := settle(t, all)
+	var recs [][]byte
+	for i, m := range all[:2] { // each holds a record that the other does not
+		c := dial(m, nil)
+		recs = append(recs, c.mint(names(id), fmt.Sprintf("key-%d", i), "short")[0].GetRecord())
+	}
+	lost := all[2]
+	lost.stop()
+	lost.open = func() (engine.Engine, error) { return droppedData{memory.New()}, nil }
+	lost.start()
+	settle(t, all)
+	c := dial(lost, nil)
+	for i, rec := range recs {
+		if r := c.read(names(id), fmt.Sprintf("key-%d", i)); !bytes.Equal(r.GetRecord(), rec) {
+			t.Errorf("key-%d after the refill: %v", i, r)
+		}
+	}
+	if lost.logs.count("nothing here is served until") != 1 || lost.logs.count("cluster founded") != 0 {
+		t.Error("there was no refill, or a cluster was founded")
 	}
 }
 

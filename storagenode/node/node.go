@@ -69,6 +69,7 @@ type Node struct {
 	id     ring.NodeID
 	store  *kv.Store
 	state  *layout.State
+	doubt  *layout.Doubt
 	gossip *membership.Cluster
 	driver *layout.Driver
 	stream *stream.Server
@@ -121,6 +122,11 @@ func (n *Node) open(deps Deps) (err error) {
 	if n.state, err = layout.Load(n.id, n.store); err != nil {
 		return err
 	}
+	if n.doubt, err = layout.NewDoubt(n.store, layout.EngineLife{
+		Dropped: n.store.Suspect, Openings: func() uint64 { return n.store.Stats().Reopenings + 1 },
+	}); err != nil {
+		return err
+	}
 	if k := n.state.Known(); k != nil && !layout.LabelMatches(k.Cluster, n.cfg.Label) {
 		return fmt.Errorf("data directory belongs to a cluster of another label than %q", n.cfg.Label)
 	}
@@ -135,14 +141,14 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, Reached: n.reach.get,
-		State: n.state, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
+		State: n.state, Doubt: n.doubt, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
 		Publish: n.publish, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
 	}
 	if n.stream, err = stream.New(stream.Config{
 		Node: n.id, Store: n.store, Layouts: n.state, Workers: n.cfg.Workers, QueueMax: n.cfg.QueueMax,
-		ForeignCluster: n.driver.Foreign, Logger: n.log, Registerer: n.reg,
+		InDoubt: n.doubt.In, ForeignCluster: n.driver.Foreign, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
 	}
@@ -250,8 +256,8 @@ func (n *Node) GossipAddr() string { return n.gossip.GossipAddr() }
 // AdminAddr is where metrics and health are served.
 func (n *Node) AdminAddr() string { return advertised(n.cfg.AdvertiseAdmin, n.adminListener) }
 
-// Ready says whether the node serves requests: it is part of a settled layout and is not stopping.
-func (n *Node) Ready() bool { return !n.draining.Load() && n.state.Ready() }
+// Ready says whether the node serves requests: it is part of a settled layout, has its disk, and is not stopping.
+func (n *Node) Ready() bool { return n.notReady() == "" }
 
 // Layouts names the settled and the newest layout that the node knows, zero while it knows none.
 func (n *Node) Layouts() (settled, newest ring.LayoutID) {

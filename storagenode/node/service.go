@@ -116,8 +116,13 @@ func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer
 		return status.Error(codes.InvalidArgument, "a pull needs a layout and a range of slots")
 	}
 	id := ring.LayoutID{Epoch: name.GetEpoch(), Hash: [16]byte(name.GetHash())}
-	if acked := n.state.Fence().Acked; acked != id {
-		return status.Errorf(codes.FailedPrecondition, "layout %s is not the one acknowledged here, %s is", id, acked)
+	// A refill names the settled layout: it asks for what is durable, whatever change may be under way.
+	acked, k := n.state.Fence().Acked, n.state.Known()
+	if acked != id && (k == nil || k.Settled.ID() != id) {
+		return status.Errorf(codes.FailedPrecondition, "layout %s is neither settled nor the one acknowledged here, %s is", id, acked)
+	}
+	if n.doubt.In() {
+		return status.Error(codes.Unavailable, "this node's disk lost data and is being refilled")
 	}
 	select {
 	case n.pulls <- struct{}{}:
@@ -200,6 +205,8 @@ func (n *Node) describe() string {
 		return "joining"
 	case !n.store.Stats().Available:
 		return "reopening"
+	case n.doubt.In():
+		return "refilling"
 	default:
 		return "ready"
 	}

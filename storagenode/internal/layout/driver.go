@@ -88,6 +88,7 @@ type Config struct {
 	Reached  func() (all, tried bool)
 
 	State   *State
+	Doubt   *Doubt
 	Members Members
 	Peers   Peers
 	Records Records
@@ -122,7 +123,8 @@ type Driver struct {
 	random    time.Time // of the last exchange with a random peer
 	joinAt    time.Time // earliest next request to join
 	joining   bool
-	sync      *syncTask
+	sync      *pullTask
+	refilling *pullTask
 	stuck     stuck
 	published uint64 // hash of the view last told to some
 	retryMeet bool   // an exchange was put off
@@ -198,6 +200,9 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 	}
 	if d.joining || d.cfg.State.Known() == nil || now.Before(d.joinAt) {
 		soon(joinRetry)
+	}
+	if !d.refill(ctx) {
+		soon(stepRetry)
 	}
 	if !d.steps(ctx) {
 		soon(stepRetry)
@@ -311,6 +316,12 @@ func (d *Driver) found(ctx context.Context, now time.Time) {
 	case ring.JoinCluster:
 		d.join(ctx, now, decision.Cluster)
 	case ring.FoundCluster:
+		if d.cfg.Doubt.In() {
+			d.complain("doubt", func(e *zerolog.Event) {
+				e.Msg("no cluster is founded: the engine dropped data, and the layout of a cluster may be among it")
+			})
+			return
+		}
 		id, err := ClusterID(d.cfg.Rand, d.cfg.Label)
 		if err != nil {
 			d.log.Error().Err(err).Msg("cluster not founded")
@@ -430,8 +441,11 @@ func (d *Driver) steps(ctx context.Context) bool {
 		case ring.StepSwitch:
 			err = d.cfg.State.Switch(ctx, step.Layout.ID())
 		case ring.StepSync:
+			if d.cfg.Doubt.In() {
+				return true // it counts itself as one that was pulled from, which it must not while it may lack records
+			}
 			if d.sync == nil {
-				d.startSync(ctx, step)
+				d.sync = d.startPulls(ctx, step.Layout.ID(), coalesce(step.Pulls), "sync")
 			}
 			if !d.sync.ended {
 				return true

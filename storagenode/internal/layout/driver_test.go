@@ -26,6 +26,8 @@ type world struct {
 	t     *testing.T
 	mu    sync.Mutex
 	nodes map[ring.NodeID]*fakeNode
+	// expect is how many nodes each was told to join; it has reached all when as many are up.
+	expect int
 	// pull decides about pulls, nil lets them through.
 	pull func(from ring.NodeID, after []byte) error
 	log  bytes.Buffer
@@ -37,6 +39,8 @@ type fakeNode struct {
 	store   *fifo
 	reg     *prometheus.Registry
 	state   *State
+	doubt   *Doubt
+	dropped bool // by the engine, when it was opened
 	driver  *Driver
 	gossip  membership.Member
 	up      bool
@@ -76,13 +80,16 @@ func (f *fakeNode) start() {
 	if f.state, err = Load(f.id, f.store); err != nil {
 		w.t.Fatal(err)
 	}
+	if f.doubt, err = NewDoubt(f.store, EngineLife{Dropped: func() bool { return f.dropped }, Openings: func() uint64 { return 1 }}); err != nil {
+		w.t.Fatal(err)
+	}
 	me := ring.Member{ID: f.id, Name: fmt.Sprintf("node%d", f.id[0]), Weight: 1}
 	w.mu.Lock()
 	f.gossip = membership.Member{ID: f.id, Name: me.Name, GRPCAddr: me.Name, Weight: 1, Status: membership.Alive}
 	w.mu.Unlock()
 	f.driver, err = New(Config{Self: me, Label: "test", N: 3, MinW: 2, JoinWait: 5 * time.Second,
-		Reached: func() (bool, bool) { return f.reached, true },
-		State:   f.state, Members: f, Peers: f, Records: f.store, Rand: rand.Reader, Publish: func([]membership.Member) {},
+		Reached: f.hasReached,
+		State:   f.state, Doubt: f.doubt, Members: f, Peers: f, Records: f.store, Rand: rand.Reader, Publish: func([]membership.Member) {},
 		Logger: zerolog.New(w).With().Str("node", me.Name).Logger(), Registerer: f.reg})
 	if err != nil {
 		w.t.Fatal(err)
@@ -94,6 +101,18 @@ func (f *fakeNode) start() {
 		defer close(f.ended)
 		f.driver.Run(ctx)
 	}()
+}
+
+func (f *fakeNode) hasReached() (all, tried bool) {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	up := 0
+	for _, n := range f.w.nodes {
+		if n.up {
+			up++
+		}
+	}
+	return f.reached && up >= f.w.expect, true
 }
 
 func (f *fakeNode) stop() {
@@ -181,7 +200,7 @@ func (f *fakeNode) Pull(_ context.Context, from Peer, id ring.LayoutID, r ring.R
 	if err != nil {
 		return err
 	}
-	if n.state.Fence().Acked != id {
+	if n.state.Fence().Acked != id && n.state.Known().Settled.ID() != id || n.doubt.In() {
 		return errors.New("not acknowledged")
 	}
 	n.store.mu.Lock()
@@ -226,6 +245,7 @@ func TestDriversFormCluster(t *testing.T) {
 		for n := byte(1); n <= 5; n++ {
 			all = append(all, w.add(n))
 		}
+		w.expect = len(all)
 		for _, n := range slices.Backward(all) { // the lowest id, which founds, is the last to come
 			n.start()
 		}
@@ -320,6 +340,7 @@ func TestDriversRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		all := []*fakeNode{w.add(1), w.add(2), w.add(3)}
+		w.expect = len(all)
 		for _, n := range all {
 			n.start()
 		}
@@ -347,6 +368,154 @@ func TestDriversRestart(t *testing.T) {
 			n.stop()
 		}
 	})
+}
+
+// A node whose engine dropped data is in doubt until it has pulled all it owns from enough others, also across a restart
+// that finds a tidy engine.
+func TestDoubtIsRefilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two, three := w.add(1), w.add(2), w.add(3)
+		all := []*fakeNode{one, two, three}
+		w.expect = len(all)
+		for _, n := range all {
+			n.start()
+		}
+		time.Sleep(10 * time.Second)
+		if settledOn(all...) == nil || one.doubt.In() {
+			t.Fatal("not settled, or in doubt from the start")
+		}
+		two.store.kv["both"], three.store.kv["both"], three.store.kv["only on three"] = []byte("v"), []byte("v"), []byte("v")
+		one.stop()
+		three.stop() // so that one cannot be refilled from two others
+		one.dropped = true
+		one.start()
+		if !one.doubt.In() {
+			t.Fatal("no doubt")
+		}
+		time.Sleep(10 * time.Second)
+		one.stop()
+		one.dropped = false
+		one.start()
+		time.Sleep(10 * time.Second)
+		if !one.doubt.In() {
+			t.Fatal("the doubt ended with one of two sources, or with a restart")
+		}
+		three.start()
+		time.Sleep(10 * time.Second)
+		if one.doubt.In() {
+			t.Fatalf("still in doubt with all sources there:\n%s", w.log.String())
+		}
+		if one.store.kv["both"] == nil || one.store.kv["only on three"] == nil {
+			t.Errorf("refilled with %q", one.store.kv)
+		}
+		one.stop()
+		one.start()
+		if one.doubt.In() {
+			t.Error("in doubt again after a restart")
+		}
+		for _, n := range all {
+			n.stop()
+		}
+	})
+}
+
+// A node that may have lost its layout founds no cluster beside the one it may belong to, and is taken in again by it.
+func TestDoubtFoundsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two := w.add(1), w.add(2)
+		one.dropped = true
+		one.start()
+		defer one.stop()
+		time.Sleep(time.Minute)
+		if one.state.Known() != nil {
+			t.Fatal("founded a cluster in doubt")
+		}
+		two.start()
+		defer two.stop()
+		time.Sleep(time.Minute)
+		if settledOn(one, two) == nil || one.doubt.In() {
+			t.Errorf("not taken in, or still in doubt:\n%s", w.log.String())
+		}
+	})
+}
+
+// The engine drops data at a reopening while the node runs: at once there is doubt, again after it had ended.
+func TestDoubtWhileRunning(t *testing.T) {
+	f := newFifo(true)
+	s := load(t, f)
+	dropped, openings := false, uint64(1)
+	d, err := NewDoubt(f, EngineLife{Dropped: func() bool { return dropped }, Openings: func() uint64 { return openings }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() {
+		t.Helper()
+		if err := d.Look(t.Context(), s.put); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if look(); d.In() {
+		t.Error("doubt without cause")
+	}
+	dropped, openings = true, 2
+	if !d.In() {
+		t.Error("no doubt before the driver looks")
+	}
+	look()
+	if len(f.meta[metaDoubt]) == 0 {
+		t.Error("the doubt is not durable")
+	}
+	if err := d.Clear(t.Context(), 2, s.put); err != nil {
+		t.Fatal(err)
+	}
+	if look(); d.In() || len(f.meta[metaDoubt]) != 0 {
+		t.Error("the doubt does not end")
+	}
+	openings = 3
+	if look(); !d.In() {
+		t.Error("no doubt after another reopening")
+	}
+}
+
+// What a refill asks for: every slot the node owns, from others alone.
+func TestRefillPulls(t *testing.T) {
+	v := ring.NewView(ring.Found(cluster, memberOf(1), 3, 2))
+	var joins []ring.Change
+	for n := byte(2); n <= 6; n++ {
+		joins = append(joins, ring.Change{Kind: ring.ChangeJoin, Member: memberOf(n)})
+	}
+	l, err := v.Propose(joins)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pulls := refillPulls(l, nodeID(1))
+	covered := 0
+	for _, p := range pulls {
+		covered += p.Range.Len()
+		for _, s := range []ring.Slot{p.Range.From, p.Range.To - 1} {
+			owners := l.Primaries(s)
+			if !slices.Contains(owners, nodeID(1)) || len(owners) != len(p.Sources)+1 || p.Need != 2 {
+				t.Fatalf("pull %v of a slot owned by %v", p, owners)
+			}
+			for _, src := range p.Sources {
+				if src == nodeID(1) || !slices.Contains(owners, src) {
+					t.Fatalf("pull %v of a slot owned by %v", p, owners)
+				}
+			}
+		}
+	}
+	owned := 0
+	for _, r := range l.OwnedRanges(nodeID(1)) {
+		owned += r.Len()
+	}
+	if covered != owned || owned == 0 {
+		t.Errorf("%d of %d owned slots are pulled", covered, owned)
+	}
+	if alone := refillPulls(ring.Found(cluster, memberOf(1), 3, 2), nodeID(1)); len(alone) != 0 {
+		t.Errorf("a node alone pulls %v", alone)
+	}
 }
 
 // A disk that refuses for a while delays steps and breaks nothing.

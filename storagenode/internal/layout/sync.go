@@ -26,22 +26,23 @@ const (
 	pullRetry = 500 * time.Millisecond
 )
 
-// syncTask brings this node what it will own in one layout.
-type syncTask struct {
-	layout ring.LayoutID
-	cancel context.CancelFunc
-	ended  bool // all is durable; belongs to the driver's goroutine
+// pullTask brings this node what it will own, or ought to have, in one layout.
+type pullTask struct {
+	layout   ring.LayoutID
+	cancel   context.CancelFunc
+	ended    bool   // all is durable; belongs to the driver's goroutine
+	openings uint64 // of the engine when the task began
 }
 
-func (d *Driver) startSync(ctx context.Context, step ring.Step) {
+// startPulls carries out pulls on goroutines of their own; the task's ended tells when all is durable.
+func (d *Driver) startPulls(ctx context.Context, layout ring.LayoutID, pulls []ring.Pull, what string) *pullTask {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &syncTask{layout: step.Layout.ID(), cancel: cancel}
-	d.sync = t
-	pulls := coalesce(step.Pulls)
-	d.log.Info().Stringer("layout", t.layout).Int("ranges", len(pulls)).Msg("sync begins")
+	t := &pullTask{layout: layout, cancel: cancel}
+	d.log.Info().Stringer("layout", layout).Int("ranges", len(pulls)).Str("task", what).Msg("pulls begin")
 	if len(pulls) == 0 {
+		cancel()
 		t.ended = true
-		return
+		return t
 	}
 	d.calls.Go(func() {
 		defer cancel()
@@ -51,12 +52,13 @@ func (d *Driver) startSync(ctx context.Context, step ring.Step) {
 		if err := p.all(ctx, pulls); err != nil {
 			return // only when ctx ended
 		}
-		d.log.Info().Stringer("layout", t.layout).Dur("took", time.Since(start)).Msg("sync ends")
+		d.log.Info().Stringer("layout", t.layout).Dur("took", time.Since(start)).Str("task", what).Msg("pulls end")
 		select {
 		case d.results <- func(context.Context) { t.ended = true }:
 		case <-ctx.Done():
 		}
 	})
+	return t
 }
 
 // findPeer tells where a node is now. Safe for concurrent use.
@@ -82,7 +84,7 @@ func coalesce(pulls []ring.Pull) []ring.Pull {
 	return out
 }
 
-// puller carries out the pulls of one sync.
+// puller carries out the pulls of one task.
 type puller struct {
 	self    ring.NodeID
 	layout  ring.LayoutID

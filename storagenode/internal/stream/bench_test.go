@@ -18,7 +18,7 @@ import (
 func BenchmarkReadRequest(b *testing.B) {
 	store := newFakeStore()
 	s, err := New(Config{Node: ring.NodeID{7}, Store: store, Layouts: benchLayouts{}, Workers: 2, QueueMax: 1 << 20,
-		ForeignCluster: func(string, ring.ClusterID) {}, Logger: zerolog.Nop(), Registerer: prometheus.NewRegistry()})
+		InDoubt: func() bool { return false }, ForeignCluster: func(string, ring.ClusterID) {}, Logger: zerolog.Nop(), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		b.Fatal(err)
 	}

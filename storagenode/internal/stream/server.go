@@ -73,6 +73,8 @@ type Config struct {
 	Layouts  Layouts
 	Workers  int // goroutines that work on requests
 	QueueMax int // requests that wait for a worker; those beyond are refused
+	// InDoubt says whether the store may lack what this node acknowledged.
+	InDoubt func() bool
 	// ForeignCluster is told of a peer that speaks for another cluster.
 	ForeignCluster func(peer string, cluster ring.ClusterID)
 	Logger         zerolog.Logger

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,7 +184,7 @@ func newHarness(t *testing.T, change func(*Config)) *harness {
 	h := &harness{t: t, store: newFakeStore(), foreign: make(chan string, 16), reg: prometheus.NewRegistry(),
 		layouts: &fakeLayouts{cluster: testCluster, owns: true, view: []byte("view")}}
 	cfg := Config{Node: ring.NodeID{7}, Store: h.store, Layouts: h.layouts, Workers: 4, QueueMax: 1024,
-		ForeignCluster: func(peer string, _ ring.ClusterID) { h.foreign <- peer }, Logger: zerolog.Nop(), Registerer: h.reg}
+		InDoubt: func() bool { return false }, ForeignCluster: func(peer string, _ ring.ClusterID) { h.foreign <- peer }, Logger: zerolog.Nop(), Registerer: h.reg}
 	if change != nil {
 		change(&cfg)
 	}
@@ -658,6 +659,31 @@ func TestFences(t *testing.T) {
 	for id := uint64(2); id <= 4; id++ {
 		h.wantStatus(c.answer(), id, storagev1.Status_STATUS_OK)
 	}
+}
+
+// A store in doubt answers no read and takes no client's write, but what heals it.
+func TestInDoubt(t *testing.T) {
+	var doubt atomic.Bool
+	h := newHarness(t, func(c *Config) { c.InDoubt = doubt.Load })
+	h.store.records["there"] = []byte("r")
+	c := h.greeted(1)
+	doubt.Store(true)
+	digest := readOf(3, "there")
+	digest.Op = storagev1.Op_OP_DIGEST
+	write := &storagev1.Request{Id: 5, Op: storagev1.Op_OP_APPLY, Key: []byte("k"), Record: []byte("r"), Cause: storagev1.Cause_CAUSE_WRITE}
+	repair := &storagev1.Request{Id: 6, Op: storagev1.Op_OP_APPLY, Key: []byte("k"), Record: []byte("r"), Cause: storagev1.Cause_CAUSE_REPAIR}
+	c.send(readOf(1, "there"), readOf(2, "absent"), digest, mintOf(4, "k", "v"), write, repair)
+	for id, want := range []storagev1.Status{storagev1.Status_STATUS_FAILED, storagev1.Status_STATUS_FAILED, storagev1.Status_STATUS_FAILED,
+		storagev1.Status_STATUS_UNAVAILABLE, storagev1.Status_STATUS_UNAVAILABLE} {
+		h.wantStatus(c.answer(), uint64(id+1), want)
+	}
+	c.send(readOf(7, "there"))
+	h.wantStatus(c.answer(), 7, storagev1.Status_STATUS_FAILED) // the repair was worked on before
+	h.store.flush()
+	h.wantStatus(c.answer(), 6, storagev1.Status_STATUS_OK)
+	doubt.Store(false)
+	c.send(readOf(8, "there"))
+	h.wantStatus(c.answer(), 8, storagev1.Status_STATUS_OK)
 }
 
 // With every worker held up and the queue full, the rest is refused at once.

@@ -63,6 +63,9 @@ func (s *Server) request(c *conn, f *frame, r *storagev1.Request) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_UNAVAILABLE, "the node has no layout yet")
 		return
 	}
+	if s.cfg.InDoubt() && s.doubtful(c, f, r) {
+		return
+	}
 	switch r.GetOp() {
 	case storagev1.Op_OP_MINT:
 		s.mint(c, f, r)
@@ -73,6 +76,21 @@ func (s *Server) request(c *conn, f *frame, r *storagev1.Request) {
 	default:
 		s.refuse(c, f, r, storagev1.Status_STATUS_INVALID, "unknown operation")
 	}
+}
+
+// doubtful refuses what must not be answered from a store in doubt: reads, since neither a record nor its absence proves
+// anything, and clients' writes, since the fence may have been lost too. Repairs and transfers are what heals it.
+func (s *Server) doubtful(c *conn, f *frame, r *storagev1.Request) bool {
+	const why = "the node's disk lost data and is being refilled"
+	switch {
+	case r.GetOp() == storagev1.Op_OP_READ, r.GetOp() == storagev1.Op_OP_DIGEST:
+		s.refuse(c, f, r, storagev1.Status_STATUS_FAILED, why)
+	case r.GetOp() == storagev1.Op_OP_MINT, r.GetCause() == storagev1.Cause_CAUSE_WRITE:
+		s.refuse(c, f, r, storagev1.Status_STATUS_UNAVAILABLE, why)
+	default:
+		return false
+	}
+	return true
 }
 
 // finish sends the final answer to a request.
