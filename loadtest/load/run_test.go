@@ -255,7 +255,7 @@ func TestRateIsKept(t *testing.T) {
 func TestOffsetsAreEven(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &runner{cfg: Config{Rate: rapid.Float64Range(0.1, 1e6).Draw(t, "rate")}}
-		i := rapid.Int64Range(0, 1e10).Draw(t, "i")
+		i := int64(rapid.Float64Range(0, 2*MaxDuration.Seconds()).Draw(t, "at") * r.cfg.Rate)
 		step := float64(r.offset(i+1) - r.offset(i))
 		if want := 1e9 / r.cfg.Rate; math.Abs(step-want) > 3000 { // nanoseconds
 			t.Fatalf("operation %d comes %v ns after the one before it, want %v", i+1, step, want)

@@ -13,6 +13,8 @@ import (
 
 type commands struct {
 	Up upCommand `cmd:"" help:"Start a local cluster, each storage node and gateway a process of its own, until Ctrl-C."`
+
+	Run runCommand `cmd:"" help:"Load a store and measure it."`
 }
 
 func main() {
