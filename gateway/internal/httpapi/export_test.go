@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"time"
+
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/ringsvc/causal"
 )
@@ -17,3 +19,14 @@ func viewOf(s []causal.Sibling) edge.View { return edge.View{Shown: s, Status: 3
 
 // ChooseBoundary chooses the boundary for siblings.
 func ChooseBoundary(s []causal.Sibling) string { return chooseBoundary(viewOf(s)) }
+
+// ReadTimeout parses the query of a read, WriteTimeout that of a write.
+func ReadTimeout(raw string) (time.Duration, error) {
+	p, err := parseRead(raw)
+	return p.timeout, err
+}
+
+func WriteTimeout(raw string) (time.Duration, error) {
+	p, err := parseWrite(raw)
+	return p.timeout, err
+}

@@ -27,7 +27,7 @@ const maxValue = 1 << 20
 
 // harness is the real router behind a real HTTP server, over a stand-in for the cluster.
 type harness struct {
-	t       *testing.T
+	t       testing.TB
 	store   *edgetest.Store
 	nodes   *edgetest.Nodes
 	tokens  edge.Tokens
@@ -52,7 +52,7 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 
 func contextKey(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
 
-func newHarness(t *testing.T, change ...func(*httpapi.Config)) *harness {
+func newHarness(t testing.TB, change ...func(*httpapi.Config)) *harness {
 	t.Helper()
 	keyring, err := causal.NewKeyring(contextKey(1))
 	if err != nil {
