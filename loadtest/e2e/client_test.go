@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 
@@ -203,12 +202,4 @@ func minter(t *testing.T, c *localcluster.Cluster, in inspection) *localcluster.
 	}
 	t.Fatalf("no node is named %q", in.Replicas[0].Name)
 	return nil
-}
-
-func names(c []*localcluster.Process) string {
-	var out []string
-	for _, p := range c {
-		out = append(out, p.Name)
-	}
-	return strings.Join(out, ",")
 }
