@@ -23,6 +23,7 @@ type flightKey struct {
 type flight struct {
 	current *fetch // started last
 	next    *fetch // has not started; nil where nobody waits
+	first   fetch  // that of the reader that found nobody else
 }
 
 // fetch is one reading of the replicas.
@@ -68,8 +69,10 @@ func (c *Coordinator) coalesced(ctx context.Context, req *GetRequest) (GetResult
 	s.mu.Lock()
 	fl, busy := s.keys[key]
 	if !busy {
-		f := &fetch{started: time.Now()}
-		s.keys[key] = &flight{current: f}
+		fl = &flight{first: fetch{started: time.Now()}}
+		f := &fl.first
+		fl.current = f
+		s.keys[key] = fl
 		s.mu.Unlock()
 		res, err := c.get(ctx, req)
 		s.finish(key, f)

@@ -96,6 +96,8 @@ type Coordinator struct {
 	flights  flights
 	timers   sync.Pool // of *time.Timer, stopped
 	repairs  atomic.Int64
+	look     func(ring.NodeID) quorum.Candidate // candidate, bound once
+	mended   func(nodeclient.Answer)            // repaired, bound once
 }
 
 // New returns a coordinator over replicas. The error tells the faults of the configuration.
@@ -106,6 +108,7 @@ func New(cfg Config, replicas Replicas) (*Coordinator, error) {
 	c := &Coordinator{cfg: cfg, replicas: replicas, metrics: newMetrics(cfg.Registerer),
 		budget: quorum.NewBudget(cfg.HedgeShare, cfg.HedgeBurst)}
 	c.flights.init()
+	c.look, c.mended = c.candidate, c.repaired
 	return c, nil
 }
 

@@ -41,6 +41,7 @@ type fakeNode struct {
 	name      string
 	actor     causal.Actor
 	counter   uint64
+	lives     int
 	records   map[string][]byte
 	minted    map[string]causal.Dot // by request id and key
 	fence     ring.Fence
@@ -303,6 +304,7 @@ func (n *fakeNode) mint(r *storagev1.Request, m *meddling) []*storagev1.Response
 	if len(r.Base) > 0 {
 		n.merge(r.Key, r.Base)
 	}
+	before, had := n.records[key]
 	dot, known := n.minted[key+"/"+r.RequestId]
 	if !known {
 		var ctx *causal.Context
@@ -324,14 +326,20 @@ func (n *fakeNode) mint(r *storagev1.Request, m *meddling) []*storagev1.Response
 		n.minted[key+"/"+r.RequestId] = dot
 	}
 	rec := n.records[key]
-	first := &storagev1.Response{Status: storagev1.Status_STATUS_OK, Record: rec, DotActor: n.actor[:], DotCounter: dot.Counter}
+	first := &storagev1.Response{Status: storagev1.Status_STATUS_OK, Record: rec, DotActor: dot.Actor[:], DotCounter: dot.Counter}
 	if from, to, err := record.ValueSpan(r.Key, rec, dot); err == nil && !known {
 		first.Record, first.ValueCut, first.ValueAt = append(bytes.Clone(rec[:from]), rec[to:]...), true, uint32(from)
 	}
 	second := &storagev1.Response{Status: storagev1.Status_STATUS_OK, Durable: true}
-	if m.undurable {
+	if m.undurable && !known { // what was not committed is forgotten, and the actor with it
 		second = &storagev1.Response{Status: storagev1.Status_STATUS_FAILED}
-		delete(n.records, key)
+		n.lives++
+		n.actor[1] = byte(n.lives)
+		n.counter = 0
+		n.minted = map[string]causal.Dot{}
+		if n.records[key] = before; !had {
+			delete(n.records, key)
+		}
 	}
 	return []*storagev1.Response{first, second}
 }

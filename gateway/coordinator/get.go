@@ -122,7 +122,7 @@ func (o *readOp) start() *Error {
 		}
 	}
 	var primaries, others [8]quorum.Candidate
-	cfg := quorum.GetConfig{Primaries: primaries[:0], Others: others[:0], R: r, Context: o.context, Wide: o.wide,
+	cfg := quorum.GetConfig{Primaries: primaries[:0], Others: others[:0], R: r, Wide: o.wide,
 		Spread: spread(), HedgeAfter: o.c.cfg.HedgeAfter, HedgeFloor: o.c.cfg.HedgeFloor}
 	owners := l.Primaries(o.slot)
 	for _, n := range owners {
@@ -133,7 +133,7 @@ func (o *readOp) start() *Error {
 			cfg.Others = append(cfg.Others, o.c.candidate(n))
 		}
 	}
-	o.get.Start(cfg)
+	o.get.Start(cfg, o.context)
 	o.c.budget.Earn(r)
 	return nil
 }
@@ -367,7 +367,7 @@ func (c *Coordinator) repairNode(s *nodeclient.State, to ring.NodeID, key, raw [
 		return false
 	}
 	c.metrics.repairs.Inc()
-	c.replicas.Send(nodeclient.Call{To: to, Layouts: s.Names, Deadline: time.Now().Add(c.cfg.ReplicateFor), Deliver: c.repaired,
+	c.replicas.Send(nodeclient.Call{To: to, Layouts: s.Names, Deadline: time.Now().Add(c.cfg.ReplicateFor), Deliver: c.mended,
 		Request: &storagev1.Request{Op: storagev1.Op_OP_APPLY, Key: key, Record: raw, Cause: storagev1.Cause_CAUSE_REPAIR, Trace: trace}})
 	return true
 }

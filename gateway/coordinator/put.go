@@ -134,7 +134,7 @@ func (o *putOp) config() quorum.PutConfig {
 	for _, l := range o.state.Live {
 		layouts = append(layouts, quorum.PutLayout{ID: l.ID(), Owners: l.Primaries(o.slot), Need: o.c.need(o.req.W, l)})
 	}
-	return quorum.PutConfig{Layouts: layouts, Read: int(o.state.ReadIndex), Health: o.c.candidate}
+	return quorum.PutConfig{Layouts: layouts, Read: int(o.state.ReadIndex), Health: o.c.look}
 }
 
 func (o *putOp) now() time.Duration { return time.Since(o.begin) }

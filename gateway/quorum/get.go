@@ -19,8 +19,6 @@ type GetConfig struct {
 	Others []Candidate
 	// R is how many primaries have to count, 0 to len(Primaries) for a get that can succeed.
 	R int
-	// Context, where not nil, must be covered by the answer.
-	Context *causal.Context
 	// Wide asks every replica for its record at once, and answers as soon as R count and the context is covered.
 	Wide bool
 	// Spread is random: it spreads reads over replicas that are about equally fast.
@@ -72,9 +70,10 @@ type Get struct {
 	buf       [5]replica
 }
 
-// Start begins a read, and forgets an earlier one.
-func (g *Get) Start(cfg GetConfig) {
-	*g = Get{primaries: len(cfg.Primaries), r: cfg.R, context: cfg.Context, wide: cfg.Wide,
+// Start begins a read, and forgets an earlier one. seen, where not nil, must be covered by the answer. (It stands apart
+// from cfg since it is kept, so that cfg's slices may live on the caller's stack.)
+func (g *Get) Start(cfg GetConfig, seen *causal.Context) {
+	*g = Get{primaries: len(cfg.Primaries), r: cfg.R, context: seen, wide: cfg.Wide,
 		hedge: cfg.HedgeAfter, floor: cfg.HedgeFloor}
 	g.reps = g.buf[:0]
 	for _, c := range cfg.Primaries {

@@ -273,10 +273,11 @@ func TestGetAgainstReplicas(t *testing.T) {
 				cfg.Others = append(cfg.Others, c)
 			}
 		}
+		var seen *causal.Context
 		if rapid.Bool().Draw(t, "with context") {
-			cfg.Context = &causal.Context{Vector: rapid.SampledFrom(history).Draw(t, "seen").Clock}
+			seen = &causal.Context{Vector: rapid.SampledFrom(history).Draw(t, "seen").Clock}
 		}
-		g := &getWorld{t: t, cfg: cfg, has: has, failed: map[ring.NodeID]bool{}, answered: map[ring.NodeID]bool{}, told: map[ring.NodeID]bool{}}
+		g := &getWorld{t: t, cfg: cfg, seen: seen, has: has, failed: map[ring.NodeID]bool{}, answered: map[ring.NodeID]bool{}, told: map[ring.NodeID]bool{}}
 		g.run()
 	})
 }
@@ -284,6 +285,7 @@ func TestGetAgainstReplicas(t *testing.T) {
 type getWorld struct {
 	t        *rapid.T
 	cfg      GetConfig
+	seen     *causal.Context
 	get      Get
 	has      map[ring.NodeID]causal.Set
 	failed   map[ring.NodeID]bool
@@ -295,7 +297,7 @@ type getWorld struct {
 
 func (w *getWorld) run() {
 	budget := NewBudget(0.05, 1)
-	w.get.Start(w.cfg)
+	w.get.Start(w.cfg, w.seen)
 	for range 100 {
 		for {
 			s := w.get.Next(w.now)
@@ -370,7 +372,7 @@ func (w *getWorld) check() {
 		if within < w.cfg.R {
 			t.Fatalf("answers with %d replicas of %d", within, w.cfg.R)
 		}
-		if w.cfg.Context != nil && !w.cfg.Context.SatisfiedBy(set.Clock) {
+		if w.seen != nil && !w.seen.SatisfiedBy(set.Clock) {
 			t.Fatalf("answers with less than the context")
 		}
 		w.checkRepairs(set)
@@ -382,7 +384,7 @@ func (w *getWorld) check() {
 			t.Fatalf("impossible with %d replicas of %d alive", alive, w.cfg.R)
 		}
 	case Stale:
-		if w.cfg.Context == nil || w.cfg.Context.SatisfiedBy(set.Clock) || len(w.told) < len(w.has) {
+		if w.seen == nil || w.seen.SatisfiedBy(set.Clock) || len(w.told) < len(w.has) {
 			t.Fatalf("stale after %d of %d", len(w.told), len(w.has))
 		}
 	}

@@ -169,10 +169,11 @@ func (p *player) startGet(opts map[string]string) []string {
 			cfg.Others = append(cfg.Others, p.candidate(n))
 		}
 	}
+	var seen *causal.Context
 	if c := opts["context"]; c != "" {
-		cfg.Context = &causal.Context{Vector: version(c).Clock}
+		seen = &causal.Context{Vector: version(c).Clock}
 	}
-	p.get.Start(cfg)
+	p.get.Start(cfg, seen)
 	return p.getSteps()
 }
 
