@@ -14,7 +14,8 @@ import (
 type commands struct {
 	Up upCommand `cmd:"" help:"Start a local cluster, each storage node and gateway a process of its own, until Ctrl-C."`
 
-	Run runCommand `cmd:"" help:"Load a store and measure it."`
+	Run     runCommand     `cmd:"" help:"Load a store and measure it."`
+	Compare compareCommand `cmd:"" help:"Start dotring and etcd, load them in turn, and print their ratio."`
 }
 
 func main() {
