@@ -202,6 +202,8 @@ func tabled(t *testing.T, ks []string, size int) *machine {
 	putEach(t, e, ks, size)
 	must(t, e.Compact(nil, nil))
 	must(t, e.Close())
+	// Closing may leave tables behind that compaction has replaced. Opening removes them.
+	must(t, m.mustOpen(t).Close())
 	return m
 }
 
