@@ -40,12 +40,22 @@ type Store struct {
 
 // Open opens the engine, takes a new actor and starts the one committer goroutine, which ends with Close.
 func Open(cfg Config) (*Store, error) {
-	if err := cfg.Validate(); err != nil {
+	s, c, err := prepare(cfg)
+	if err != nil {
 		return nil, err
+	}
+	go c.run()
+	return s, nil
+}
+
+// prepare makes a store with its first life, and the committer that is to serve it.
+func prepare(cfg Config) (*Store, *committer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
 	}
 	var seed [8]byte
 	if _, err := io.ReadFull(cfg.Rand, seed[:]); err != nil {
-		return nil, fmt.Errorf("kv: drawing a seed: %w", err)
+		return nil, nil, fmt.Errorf("kv: drawing a seed: %w", err)
 	}
 	s := &Store{
 		cfg: cfg, stripes: make([]stripe, stripeCount),
@@ -55,15 +65,14 @@ func Open(cfg Config) (*Store, error) {
 	s.queue.init(cfg.QueueMaxItems, cfg.QueueMaxBytes)
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := &committer{store: s}
 	if err := c.open(); err != nil {
 		s.metrics.unregister()
-		return nil, err
+		return nil, nil, err
 	}
-	go c.run()
-	return s, nil
+	return s, c, nil
 }
 
 // Close refuses new requests, commits what is queued, syncs, and closes the engine. It returns the first error of these;
