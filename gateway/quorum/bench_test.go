@@ -8,7 +8,7 @@ import (
 
 // Estimate: a decider touches three entries a few times and compares some ids; 0.3 µs, most of it clearing 1 KiB, and no
 // allocation.
-// Measured: MEASURED_GET.
+// Measured: 0.27 µs, no allocation (two cores shared with other work, as all figures here).
 func BenchmarkGet(b *testing.B) {
 	cfg := GetConfig{R: 2, Spread: 12345}
 	for _, n := range []string{"a", "b", "c"} {
@@ -31,7 +31,7 @@ func BenchmarkGet(b *testing.B) {
 }
 
 // Estimate: as a get, with one more round; 0.3 µs and no allocation.
-// Measured: MEASURED_PUT.
+// Measured: 0.16 µs, no allocation.
 func BenchmarkPut(b *testing.B) {
 	layouts := []PutLayout{{ID: ring.LayoutID{Epoch: 1}, Owners: []ring.NodeID{node("a"), node("b"), node("c")}, Need: 2}}
 	health := func(n ring.NodeID) Candidate { return Candidate{Node: n, Connected: true} }

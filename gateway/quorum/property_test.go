@@ -30,22 +30,28 @@ type putWorld struct {
 	gathered bool
 	mints    int
 	refused  int
+	// since is the round from which on what a machine says of itself holds.
+	since   map[ring.NodeID]int
+	refresh int
+	// callRound is that of the mint that is being answered.
+	callRound int
 }
 
 type putCall struct {
 	to     ring.NodeID
 	do     Do
 	issued bool
+	round  int
 }
 
-func drawLayouts(t *rapid.T, names string) []PutLayout {
+func drawLayouts(t *rapid.T, names string, epoch int) []PutLayout {
 	layouts := make([]PutLayout, rapid.IntRange(1, 2).Draw(t, "live"))
 	for l := range layouts {
 		owners := rapid.Permutation([]byte(names)).Draw(t, "owners")[:rapid.IntRange(1, 4).Draw(t, "n")]
 		for _, o := range owners {
 			layouts[l].Owners = append(layouts[l].Owners, node(string(o)))
 		}
-		layouts[l].ID = ring.LayoutID{Epoch: uint64(l + 1)}
+		layouts[l].ID = ring.LayoutID{Epoch: uint64(epoch + l)}
 		layouts[l].Need = rapid.IntRange(1, len(owners)).Draw(t, "need")
 	}
 	return layouts
@@ -54,8 +60,8 @@ func drawLayouts(t *rapid.T, names string) []PutLayout {
 // TestPutAgainstObserver holds every verdict of a put against what an observer of all messages can count.
 func TestPutAgainstObserver(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &putWorld{t: t, durable: map[ring.NodeID]bool{}, failed: map[ring.NodeID]bool{}}
-		layouts := drawLayouts(t, "abcdef")
+		w := &putWorld{t: t, durable: map[ring.NodeID]bool{}, failed: map[ring.NodeID]bool{}, since: map[ring.NodeID]int{}}
+		layouts := drawLayouts(t, "abcdef", 1)
 		away := rapid.SliceOfN(rapid.SampledFrom([]byte("abcdef")), 0, 2).Draw(t, "away")
 		suspect := rapid.SliceOfN(rapid.SampledFrom([]byte("abcdef")), 0, 2).Draw(t, "suspect")
 		w.cfg = PutConfig{Layouts: layouts, Read: rapid.IntRange(0, len(layouts)-1).Draw(t, "read"),
@@ -97,16 +103,18 @@ func (w *putWorld) steps() bool {
 			if w.may != nil && *w.may != to {
 				w.t.Fatalf("mint at %s, though one may have happened at %s", letter(to), letter(*w.may))
 			}
-			if !slices.Contains(w.cfg.Layouts[w.cfg.Read].Owners, to) {
+			if w.may == nil && !slices.Contains(w.cfg.Layouts[w.cfg.Read].Owners, to) {
 				w.t.Fatalf("mint at %s, no owner in the layout that reads use", letter(to))
 			}
 			w.mints++
-			w.inFlight = append(w.inFlight, putCall{to: to, do: Mint})
+			w.inFlight = append(w.inFlight, putCall{to: to, do: Mint, round: w.put.Round()})
 		case Apply:
 			if !w.minted {
 				w.t.Fatalf("applied before the mint")
 			}
-			w.inFlight = append(w.inFlight, putCall{to: w.put.Node(s.Replica), do: Apply})
+			to := w.put.Node(s.Replica)
+			w.failed[to] = false
+			w.inFlight = append(w.inFlight, putCall{to: to, do: Apply, round: w.put.Round()})
 		}
 	}
 }
@@ -128,28 +136,67 @@ func (w *putWorld) event() {
 	}
 	at := rapid.IntRange(0, len(w.inFlight)-1).Draw(t, "call")
 	c := w.inFlight[at]
+	what := rapid.SampledFrom([]string{"ok", "ok", "ok", "refused", "fenced", "newer", "lost", "behind", "large"}).Draw(t, "what")
+	if what == "newer" { // fenced, and the refusal hands over newer layouts
+		what = "fenced"
+		if w.refresh < 3 {
+			w.newer()
+		}
+	}
 	i := w.put.Find(c.to)
-	what := rapid.SampledFrom([]string{"ok", "ok", "ok", "refused", "fenced", "lost", "behind", "large"}).Draw(t, "what")
 	if c.do == Mint && !c.issued {
 		w.mintAnswer(at, i, what)
 		return
 	}
 	w.inFlight = slices.Delete(w.inFlight, at, at+1)
-	switch what {
-	case "ok":
-		w.durable[c.to] = true
-		w.put.Durable(i, w.put.Round())
-	case "fenced":
-		w.failed[c.to] = true
-		w.put.Fenced(i, w.put.Round())
+	latest := !slices.ContainsFunc(w.inFlight, func(o putCall) bool { return o.to == c.to && o.round > c.round })
+	switch {
+	case what == "ok":
+		if c.round >= w.since[c.to] {
+			w.durable[c.to] = true
+		}
+		if i >= 0 {
+			w.put.Durable(i, c.round)
+		}
+	case i < 0:
+	case what == "fenced" && c.do == Apply:
+		w.failed[c.to] = w.failed[c.to] || latest && c.round == w.put.Round()
+		w.put.Fenced(i, c.round)
 	default:
-		w.failed[c.to] = true
-		w.put.Failed(i, w.put.Round(), Lost)
+		w.failed[c.to] = w.failed[c.to] || latest
+		w.put.Failed(i, c.round, Lost)
+	}
+}
+
+// newer changes the layouts: the newest stays, or none does.
+func (w *putWorld) newer() {
+	t := w.t
+	w.refresh++
+	old := w.cfg.Layouts
+	next := drawLayouts(t, "abcdef", int(old[len(old)-1].ID.Epoch)+1)
+	if rapid.Bool().Draw(t, "in steps") {
+		next = []PutLayout{old[len(old)-1], next[0]}
+	}
+	w.cfg.Layouts, w.cfg.Read = next, rapid.IntRange(0, len(next)-1).Draw(t, "read")
+	w.put.Refresh(w.cfg)
+	for n := byte('a'); n <= 'f'; n++ {
+		id, stays := node(string(n)), false
+		for _, l := range next {
+			for _, was := range old {
+				stays = stays || l.ID == was.ID && slices.Contains(l.Owners, id)
+			}
+		}
+		if !stays { // it may have handed its copy on and deleted it
+			delete(w.durable, id)
+			delete(w.failed, id)
+			w.since[id] = w.put.Round()
+		}
 	}
 }
 
 func (w *putWorld) mintAnswer(at, i int, what string) {
 	to := w.inFlight[at].to
+	w.callRound = w.inFlight[at].round
 	if what == "ok" {
 		w.minted = true
 		w.may = &to
@@ -164,16 +211,16 @@ func (w *putWorld) mintAnswer(at, i int, what string) {
 		return
 	}
 	w.refused++
-	switch what {
+	switch round := w.callRound; what {
 	case "refused":
-		w.put.Failed(i, w.put.Round(), Unavailable)
+		w.put.Failed(i, round, Unavailable)
 	case "fenced":
-		w.put.Fenced(i, w.put.Round())
+		w.put.Fenced(i, round)
 	case "behind":
-		w.put.Failed(i, w.put.Round(), Behind)
+		w.put.Failed(i, round, Behind)
 	case "large":
 		w.tooLarge = true
-		w.put.Failed(i, w.put.Round(), TooLarge)
+		w.put.Failed(i, round, TooLarge)
 	}
 }
 

@@ -100,7 +100,7 @@ func (p *Put) place(cfg PutConfig, old []target) {
 			i := p.Find(n)
 			if i < 0 {
 				i = len(p.targets)
-				t := target{}
+				t := target{since: p.round}
 				if at := slices.IndexFunc(old, func(t target) bool { return t.Node == n }); at >= 0 {
 					t = old[at]
 				}
@@ -125,8 +125,8 @@ func (p *Put) Refresh(cfg PutConfig) {
 		minterNode = old[p.minter].Node
 	}
 	p.targets = p.targets[:0]
-	p.place(cfg, old)
 	p.round++
+	p.place(cfg, old)
 	if p.minter >= 0 {
 		if p.minter = p.Find(minterNode); p.minter < 0 {
 			p.keepMinter(old, minterNode, cfg)
