@@ -3,10 +3,8 @@ package coordinator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,8 +111,8 @@ func wantError(t *testing.T, err error, kind Kind, outcome Outcome, details ...s
 	return e
 }
 
-// wait lets the bubble's time go on, for what goes on in the background.
-func wait(d time.Duration) { time.Sleep(d); synctest.Wait() }
+// elapse lets the bubble's time go on, for what goes on in the background.
+func elapse(d time.Duration) { time.Sleep(d); synctest.Wait() }
 
 func (s *scene) read(n *fakeNode) (set causal.Set) {
 	s.lock(func() { set = n.set(testKey) })
@@ -135,23 +133,9 @@ func TestPutThenGet(t *testing.T) {
 		}
 		second := s.mustPut("two", &put.Context)
 		wantValues(t, s.mustGet(All, &second.Context).Set, "two")
-		wait(time.Second)
+		elapse(time.Second)
 		for _, n := range s.owners(testKey) {
 			wantValues(t, s.read(n), "two")
-		}
-	})
-}
-
-// TestPutTakesTwoRoundTrips: the mint, then the others in parallel; the mint's commit is waited for only beside those.
-func TestPutTakesTwoRoundTrips(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		begin := time.Now()
-		s.mustPut("one", nil)
-		if took := time.Since(begin); took > 5*time.Millisecond {
-			t.Fatalf("took %s with round trips of 2 ms", took)
-		}
-		if fmt.Sprint(s.sent[0][:4], s.sent[1][:5], s.sent[2][:5]) != "mintapplyapply" || len(s.sent) != 3 {
-			t.Fatalf("sent %v", s.sent)
 		}
 	})
 }
@@ -215,7 +199,7 @@ func TestOneNodeAway(t *testing.T) {
 			// It comes back with an old record, and is repaired by a read that sees it.
 			s.lock(func() { gone.connected = true })
 			wantValues(t, s.mustGet(3, nil).Set, "after")
-			wait(time.Second)
+			elapse(time.Second)
 			wantValues(t, s.read(gone), "after")
 		})
 	}
@@ -291,17 +275,17 @@ func TestHedgeWithinBudget(t *testing.T) {
 func TestDigestMismatchIsMergedAndRepaired(t *testing.T) {
 	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
 		first := s.mustPut("one", nil)
-		wait(time.Second)
+		elapse(time.Second)
 		o := s.owners(testKey)
 		s.lock(func() { // b misses the next write; c never had any
 			o[1].meddle = func(r *storagev1.Request) *meddling { return &meddling{notSent: r.Op == storagev1.Op_OP_APPLY} }
 			delete(o[2].records, testKey)
 		})
 		s.mustPut("two", &first.Context)
-		wait(time.Second)
+		elapse(time.Second)
 		s.lock(func() { o[1].meddle = nil; delete(o[2].records, testKey) })
 		wantValues(t, s.mustGet(3, nil).Set, "two")
-		wait(time.Second)
+		elapse(time.Second)
 		for _, n := range o {
 			wantValues(t, s.read(n), "two")
 		}
@@ -322,7 +306,7 @@ func TestDigestMismatchIsMergedAndRepaired(t *testing.T) {
 func TestRepairsAreBounded(t *testing.T) {
 	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
 		s.mustPut("one", nil)
-		wait(time.Second)
+		elapse(time.Second)
 		s.co.cfg.MaxRepairs = 1
 		o := s.owners(testKey)
 		s.lock(func() { delete(o[1].records, testKey); delete(o[2].records, testKey) })
@@ -336,7 +320,7 @@ func TestRepairsAreBounded(t *testing.T) {
 func TestDamagedRecordIsNeverServed(t *testing.T) {
 	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
 		s.mustPut("one", nil)
-		wait(time.Second)
+		elapse(time.Second)
 		bad := s.owners(testKey)[0]
 		s.lock(func() {
 			bad.records[testKey] = append([]byte(nil), bad.records[testKey]...)
@@ -364,9 +348,9 @@ func TestDamagedRecordIsNeverServed(t *testing.T) {
 func TestReadYourWrites(t *testing.T) {
 	play(t, 5, 3, 2, func(t *testing.T, s *scene) {
 		first := s.mustPut("one", nil)
-		wait(time.Second)
+		elapse(time.Second)
 		second := s.mustPut("two", &first.Context)
-		wait(time.Second)
+		elapse(time.Second)
 		o := s.owners(testKey)
 		// Two owners fall back to before the second write; the third, and no other, has it.
 		s.lock(func() {
@@ -376,7 +360,7 @@ func TestReadYourWrites(t *testing.T) {
 		})
 		wantValues(t, s.mustGet(2, &second.Context).Set, "two")
 		wantValues(t, s.mustGet(3, nil).Set, "two") // whoever was not asked before is repaired now
-		wait(time.Second)
+		elapse(time.Second)
 		for _, n := range o {
 			wantValues(t, s.read(n), "two")
 		}
@@ -389,7 +373,7 @@ func TestReadYourWrites(t *testing.T) {
 			}
 		})
 		wantValues(t, s.mustGet(2, &second.Context).Set, "two")
-		wait(time.Second)
+		elapse(time.Second)
 		// Nobody has it: the answer is never less than the context.
 		s.lock(func() {
 			for _, n := range s.order {
@@ -403,231 +387,10 @@ func TestReadYourWrites(t *testing.T) {
 
 func (s *scene) slot() ring.Slot { return ring.SlotOf([]byte(testKey)) }
 
-func TestBehindMintsElsewhereOrOnABase(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		o := s.owners(testKey)
-		first := s.mustPut("one", &causal.Context{})
-		wait(time.Second)
-		s.lock(func() { delete(o[0].records, testKey) }) // the first primary has forgotten it
-		second := s.mustPut("two", &first.Context)
-		if d := second.Context.Dots[0]; d.Actor != o[1].actor {
-			t.Fatalf("minted by %s, want the second primary", d.Actor)
-		}
-		wait(time.Second)
-		wantValues(t, s.mustGet(3, nil).Set, "two")
-		// None of the primaries that can be asked to mint covers the dot, but a fallback does: here, the other one, which
-		// refuses to mint.
-		s.lock(func() {
-			delete(o[0].records, testKey)
-			delete(o[1].records, testKey)
-			o[2].meddle = func(r *storagev1.Request) *meddling {
-				if r.Op == storagev1.Op_OP_MINT {
-					return &meddling{refuse: storagev1.Status_STATUS_OVERLOADED}
-				}
-				return nil
-			}
-		})
-		third := s.mustPut("three", &second.Context)
-		if d := third.Context.Dots[0]; d.Actor != o[0].actor {
-			t.Fatalf("minted by %s, want the first primary on a base", d.Actor)
-		}
-		wantValues(t, s.mustGet(3, &third.Context).Set, "three")
-		// Nobody covers the context.
-		s.lock(func() {
-			for _, n := range o {
-				n.meddle = nil
-				delete(n.records, testKey)
-			}
-		})
-		_, err := s.put("four", &third.Context)
-		wantError(t, err, StaleContext, NotApplied)
-	})
-}
-
-func TestLostMintAnswerIsAskedForAgain(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		o := s.owners(testKey)
-		s.lock(func() {
-			o[0].meddle = func(r *storagev1.Request) *meddling {
-				if r.Op != storagev1.Op_OP_MINT || o[0].calls[storagev1.Op_OP_MINT] > 1 {
-					return nil
-				}
-				return &meddling{loseReply: true, awayFor: 300 * time.Millisecond}
-			}
-		})
-		begin := time.Now()
-		res := s.mustPut("one", &causal.Context{})
-		if took := time.Since(begin); took < 300*time.Millisecond || took > 400*time.Millisecond {
-			t.Fatalf("took %s; the node was back after 300 ms", took)
-		}
-		if d := res.Context.Dots[0]; d != (causal.Dot{Actor: o[0].actor, Counter: 1}) {
-			t.Fatalf("the dot is %s, want the first of the first primary", d)
-		}
-		wait(time.Second)
-		if got := s.mustGet(3, nil); len(got.Set.Siblings) != 1 {
-			t.Fatalf("%d siblings after one write", len(got.Set.Siblings))
-		}
-		if o[1].calls[storagev1.Op_OP_MINT]+o[2].calls[storagev1.Op_OP_MINT] != 0 {
-			t.Fatal("a mint that may have happened was sent elsewhere")
-		}
-	})
-}
-
-func TestMintThatNeverAnswersIsInDoubt(t *testing.T) {
-	for _, fault := range []meddling{{silent: true}, {loseReply: true}} {
-		play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-			o := s.owners(testKey)
-			s.lock(func() {
-				o[0].meddle = func(r *storagev1.Request) *meddling { return &fault }
-			})
-			ctx, cancel := context.WithTimeout(s.ctx, 500*time.Millisecond)
-			defer cancel()
-			begin := time.Now()
-			_, err := s.co.Put(ctx, PutRequest{Key: []byte(testKey), Value: []byte("x"), Checksum: record.Checksum([]byte("x"))})
-			wantError(t, err, DeadlinePassed, InDoubt, o[0].name+":")
-			if took := time.Since(begin); took != 500*time.Millisecond {
-				t.Fatalf("took %s with a deadline of 500 ms", took)
-			}
-			if o[1].calls[storagev1.Op_OP_MINT]+o[2].calls[storagev1.Op_OP_MINT] != 0 {
-				t.Fatal("a mint that may have happened was sent elsewhere")
-			}
-		})
-	}
-}
-
-// TestRefusedMintGoesElsewhere: each refusal means that nothing was done.
-func TestRefusedMintGoesElsewhere(t *testing.T) {
-	refusals := map[storagev1.Status]Kind{
-		storagev1.Status_STATUS_OVERLOADED: Overloaded, storagev1.Status_STATUS_EXPIRED: DeadlinePassed,
-		storagev1.Status_STATUS_UNAVAILABLE: QuorumImpossible, storagev1.Status_STATUS_INVALID: Internal,
-		storagev1.Status_STATUS_DISK_FULL: DiskFull, storagev1.Status_STATUS_FENCED: QuorumImpossible,
-	}
-	for status, kind := range refusals {
-		play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-			o := s.owners(testKey)
-			refuse := func(r *storagev1.Request) *meddling {
-				if r.Op != storagev1.Op_OP_MINT {
-					return nil
-				}
-				return &meddling{refuse: status, detail: "says no"}
-			}
-			s.lock(func() { o[0].meddle = refuse })
-			res := s.mustPut("one", &causal.Context{})
-			if d := res.Context.Dots[0]; d.Actor != o[1].actor {
-				t.Fatalf("%s: minted by %s", status, d.Actor)
-			}
-			s.lock(func() { o[1].meddle, o[2].meddle = refuse, refuse })
-			_, err := s.put("two", &res.Context)
-			wantError(t, err, kind, NotApplied, o[0].name+":says no")
-			wait(time.Second)
-			wantValues(t, s.mustGet(3, nil).Set, "one")
-		})
-	}
-}
-
-func TestLimits(t *testing.T) {
-	for detail, kind := range map[string]Kind{
-		fmt.Sprintf("%v: 65, the limit is 64", causal.ErrTooManySiblings): TooManySiblings,
-		fmt.Sprintf("%v: 9 bytes", causal.ErrTooLarge):                    TooLarge,
-	} {
-		play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-			o := s.owners(testKey)
-			s.lock(func() {
-				o[0].meddle = func(r *storagev1.Request) *meddling {
-					return &meddling{refuse: storagev1.Status_STATUS_TOO_LARGE, detail: detail}
-				}
-			})
-			_, err := s.put("x", nil)
-			wantError(t, err, kind, NotApplied)
-			if len(s.sent) != 1 {
-				t.Fatalf("sent %v: what is too large is too large everywhere", s.sent)
-			}
-		})
-	}
-}
-
-func TestMintThatFailsToBecomeDurable(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		o := s.owners(testKey)
-		s.lock(func() {
-			o[0].meddle = func(r *storagev1.Request) *meddling { return &meddling{undurable: r.Op == storagev1.Op_OP_MINT} }
-		})
-		res := s.mustPut("one", nil)
-		if res.Acks != 2 {
-			t.Fatalf("%d acknowledgements, want the two others", res.Acks)
-		}
-		wait(time.Second)
-		wantValues(t, s.mustGet(2, &res.Context).Set, "one")
-		// With w=3 it cannot be had, and may become visible.
-		_, err := s.putW("two", nil, 3)
-		wantError(t, err, QuorumImpossible, InDoubt, o[0].name+":failed")
-	})
-}
-
-func TestMintFailingInTheMiddleIsGivenUpInDoubt(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		o := s.owners(testKey)
-		s.lock(func() {
-			o[0].meddle = func(r *storagev1.Request) *meddling {
-				return &meddling{refuse: storagev1.Status_STATUS_FAILED, detail: "disk on fire"}
-			}
-		})
-		begin := time.Now()
-		_, err := s.put("one", nil)
-		wantError(t, err, QuorumImpossible, InDoubt, o[0].name+":disk on fire")
-		if took := time.Since(begin); took > 200*time.Millisecond {
-			t.Fatalf("took %s", took)
-		}
-		if n := o[0].calls[storagev1.Op_OP_MINT]; n != maxMintFailures || o[1].calls[storagev1.Op_OP_MINT] != 0 {
-			t.Fatalf("asked %d times", n)
-		}
-	})
-}
-
-// TestFencedByANewLayout: nodes that have acknowledged a newer layout refuse, and hand it over; the put goes on under it.
-func TestFencedByANewLayout(t *testing.T) {
-	for _, fenced := range []string{"all", "others"} { // the mint is refused; the mint passes and its record is refused
-		play(t, 5, 3, 2, func(t *testing.T, s *scene) {
-			newer := s.view.Clone()
-			l := propose(t, newer, ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: s.owners(testKey)[2].id}})
-			o := s.owners(testKey)
-			s.lock(func() {
-				s.told = newer
-				for _, n := range s.order {
-					if fenced == "all" || n != o[0] {
-						n.fence.Acked = l.ID()
-					}
-				}
-			})
-			res, err := s.putW("one", &causal.Context{}, 3)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(s.State().Live) != 2 {
-				t.Fatal("the newer view was not learned")
-			}
-			if d := res.Context.Dots[0]; d != (causal.Dot{Actor: o[0].actor, Counter: 1}) {
-				t.Fatalf("the dot is %s", d)
-			}
-			mints := 0
-			for _, n := range s.order {
-				mints += int(n.counter)
-			}
-			if mints != 1 || res.Acks != 4 {
-				t.Fatalf("%d dots issued, %d machines acknowledged; want 1, and the 4 of both layouts", mints, res.Acks)
-			}
-			wait(time.Second)
-			for _, id := range l.Primaries(s.slot()) {
-				wantValues(t, s.read(s.nodes[id]), "one")
-			}
-		})
-	}
-}
-
 func TestFencedReadStartsAnew(t *testing.T) {
 	play(t, 5, 3, 2, func(t *testing.T, s *scene) {
 		s.mustPut("one", nil)
-		wait(time.Second)
+		elapse(time.Second)
 		newer := s.view.Clone()
 		l := propose(t, newer, ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: s.owners(testKey)[0].id}})
 		settle(t, newer)
@@ -648,41 +411,6 @@ func TestFencedReadStartsAnew(t *testing.T) {
 		// A node that refuses and knows nothing better is one that failed.
 		s.lock(func() { s.owners(testKey)[0].fence.ReadEpoch = 99 })
 		wantValues(t, s.mustGet(2, nil).Set, "one")
-	})
-}
-
-func TestTwoWritersLeaveTwoSiblings(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		contexts := [2]*causal.Context{{}, {}}
-		for i := range 100 {
-			who := i % 2
-			if i == 50 { // the minting node goes away half-way
-				wait(time.Second)
-				s.lock(func() { s.owners(testKey)[0].connected = false })
-			}
-			res := s.mustPut(fmt.Sprintf("client %d, write %d", who, i), contexts[who])
-			contexts[who] = &res.Context
-		}
-		wantValues(t, s.mustGet(2, contexts[0]).Set, "client 0, write 98,client 1, write 99")
-	})
-}
-
-// TestRequestIDMakesOneDot: a write repeated under its id is the same write.
-func TestRequestIDMakesOneDot(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		req := PutRequest{Key: []byte(testKey), Value: []byte("x"), Checksum: record.Checksum([]byte("x")), RequestID: "r1",
-			ClientRequestID: true, Context: &causal.Context{}}
-		first, err := s.co.Put(s.ctx, req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := s.co.Put(s.ctx, req)
-		if err != nil || again.Context.Dots[0] != first.Context.Dots[0] {
-			t.Fatalf("%+v, %v; want the dot %s", again, err, first.Context.Dots[0])
-		}
-		if n := len(s.mustGet(3, nil).Set.Siblings); n != 1 {
-			t.Fatalf("%d siblings", n)
-		}
 	})
 }
 
@@ -726,7 +454,7 @@ func (nobody) State() *nodeclient.State { return nil }
 func TestInspect(t *testing.T) {
 	play(t, 5, 3, 2, func(t *testing.T, s *scene) {
 		s.mustPut("one", nil)
-		wait(time.Second)
+		elapse(time.Second)
 		o := s.owners(testKey)
 		s.lock(func() {
 			o[1].connected = false
@@ -755,7 +483,7 @@ func TestInspect(t *testing.T) {
 func TestExplain(t *testing.T) {
 	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
 		s.mustPut("one", nil)
-		wait(time.Second)
+		elapse(time.Second)
 		s.lock(func() { delete(s.owners(testKey)[0].records, testKey) })
 		res, err := s.co.Get(s.ctx, GetRequest{Key: []byte(testKey), R: All, Explain: true})
 		if err != nil || len(res.Reports) != 3 {
@@ -772,133 +500,6 @@ func TestExplain(t *testing.T) {
 		}
 		if repaired != 1 {
 			t.Errorf("%d repaired in %+v", repaired, res.Reports)
-		}
-	})
-}
-
-// TestCoalescedReads: readers of one key share a fetch, and never one that began before they arrived.
-func TestCoalescedReads(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		s.mustPut("one", nil)
-		wait(time.Second)
-		s.lock(func() { s.sent = nil })
-		var readers sync.WaitGroup
-		for range 100 {
-			readers.Go(func() { wantValues(t, s.mustGet(2, nil).Set, "one") })
-		}
-		readers.Wait()
-		if got := testutil.ToFloat64(s.co.metrics.coalesced); len(s.sent) != 4 || got != 98 {
-			t.Fatalf("%d calls, %v shared, for 100 readers at once; want one fetch for the first and one for the others", len(s.sent), got)
-		}
-		s.lock(func() { s.sent = nil })
-		s.mustGet(2, nil)
-		if len(s.sent) != 2 || len(s.co.flights.shard([]byte(testKey)).keys) != 0 {
-			t.Fatalf("a reader alone: %v", s.sent)
-		}
-	})
-}
-
-// TestCoalescingKeepsCausality: a write is acknowledged while a fetch is in flight that was answered before it; a reader
-// who comes after the write must see it.
-func TestCoalescingKeepsCausality(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		first := s.mustPut("old", nil)
-		wait(time.Second)
-		s.lock(func() { // reads take their record at once, and answer long after
-			for _, n := range s.order {
-				n.delay = 50 * time.Millisecond
-			}
-		})
-		var early sync.WaitGroup
-		for range 10 {
-			early.Go(func() { wantValues(t, s.mustGet(2, nil).Set, "old") })
-		}
-		time.Sleep(70 * time.Millisecond) // the nodes have read, and the answers are on their way
-		s.lock(func() {
-			for _, n := range s.order {
-				n.delay = time.Millisecond
-			}
-		})
-		s.mustPut("new", &first.Context)
-		wantValues(t, s.mustGet(2, nil).Set, "new")
-		early.Wait()
-	})
-}
-
-// TestCoalescedLeaderWithLittleTime: a reader whose own time is up does not fail those who share its fetch.
-func TestCoalescedLeaderWithLittleTime(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		s.mustPut("one", nil)
-		wait(time.Second)
-		s.co.cfg.CoalesceFor = time.Hour
-		s.lock(func() {
-			for _, n := range s.order {
-				n.delay = 100 * time.Millisecond
-			}
-		})
-		var readers sync.WaitGroup
-		readers.Go(func() { wantValues(t, s.mustGet(2, nil).Set, "one") }) // 200 ms
-		time.Sleep(10 * time.Millisecond)
-		var failed, fine int
-		var mu sync.Mutex
-		for i := range 20 {
-			readers.Go(func() {
-				timeout := 2 * time.Second
-				if i%2 == 0 {
-					timeout = time.Duration(195+10*i) * time.Millisecond // some end before the shared fetch starts, some within
-				}
-				ctx, cancel := context.WithTimeout(s.ctx, timeout)
-				defer cancel()
-				res, err := s.co.Get(ctx, GetRequest{Key: []byte(testKey), R: 2})
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					failed++
-					if i%2 == 1 {
-						t.Errorf("a reader with time left failed: %v", err)
-					}
-					return
-				}
-				fine++
-				wantValues(t, res.Set, "one")
-			})
-		}
-		readers.Wait()
-		if fine < 10 || failed == 0 || len(s.co.flights.shard([]byte(testKey)).keys) != 0 {
-			t.Fatalf("%d fine, %d failed", fine, failed)
-		}
-	})
-}
-
-// TestCoalescedReadersDoNotWaitForAStuckFetch: one that is in flight too long is not waited for.
-func TestCoalescedReadersDoNotWaitForAStuckFetch(t *testing.T) {
-	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
-		s.mustPut("one", nil)
-		wait(time.Second)
-		s.lock(func() {
-			for _, n := range s.order {
-				n.meddle = func(*storagev1.Request) *meddling { return &meddling{silent: true} }
-			}
-		})
-		var readers sync.WaitGroup
-		readers.Go(func() {
-			_, err := s.get(2, nil)
-			wantError(t, err, DeadlinePassed, None)
-		})
-		time.Sleep(time.Millisecond)
-		s.lock(func() {
-			for _, n := range s.order {
-				n.meddle = nil
-			}
-		})
-		begin := time.Now()
-		wantValues(t, s.mustGet(2, nil).Set, "one")
-		if took := time.Since(begin); took > 20*time.Millisecond {
-			t.Fatalf("took %s", took)
-		}
-		readers.Wait()
-		if len(s.co.flights.shard([]byte(testKey)).keys) != 0 {
-			t.Fatal("a flight was left behind")
 		}
 	})
 }
