@@ -57,7 +57,7 @@ func (p pageData) Throughput() template.HTML {
 	for _, r := range p.Runs {
 		s := series{name: r.Label}
 		for _, pt := range r.Series {
-			s.points = append(s.points, point{pt.AtS, pt.Done})
+			s.points = append(s.points, at(pt.AtS, pt.Done))
 		}
 		c.series = append(c.series, s)
 	}
@@ -69,7 +69,7 @@ func (p pageData) Longest() template.HTML {
 	for _, r := range p.Runs {
 		s := series{name: r.Label}
 		for _, pt := range r.Series {
-			s.points = append(s.points, point{pt.AtS, float64(pt.MaxUS) / 1000})
+			s.points = append(s.points, at(pt.AtS, float64(pt.MaxUS)/1000))
 		}
 		c.series = append(c.series, s)
 	}
@@ -83,7 +83,7 @@ func (p pageData) Latencies() template.HTML {
 		s := series{name: r.Label}
 		for _, q := range r.All.Curve {
 			if q.Q < 1 {
-				s.points = append(s.points, point{-math.Log10(1 - q.Q), float64(q.US) / 1000})
+				s.points = append(s.points, at(-math.Log10(1-q.Q), float64(q.US)/1000))
 			}
 		}
 		c.series = append(c.series, s)

@@ -6,9 +6,22 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 type point struct{ x, y float64 }
+
+// drawable keeps what a file may say within what a plot can show: 0, or 1e-9 to 1e12.
+func drawable(v float64) float64 {
+	if !(v >= 1e-9) { // also what is not a number
+		return 0
+	}
+	return min(v, 1e12)
+}
+
+// at makes a point that can be drawn.
+func at(x, y float64) point { return point{drawable(x), drawable(y)} }
 
 type series struct {
 	name   string
@@ -90,42 +103,42 @@ func (c chart) svg() template.HTML {
 			fmt.Fprintf(&b, "%.1f,%.1f ", x(p.x), y(p.y))
 		}
 		b.WriteString(`"/>`)
-		at := plotHeight + legendRow*float64(i)
-		fmt.Fprintf(&b, `<line class="k%d" stroke-width="3" x1="%.0f" y1="%.0f" x2="%.0f" y2="%.0f"/>`, i%maxPlotted, plotLeft, at+6, plotLeft+22, at+6)
-		label(&b, plotLeft+30, at+10, "start", "", s.name)
+		row := plotHeight + legendRow*float64(i)
+		fmt.Fprintf(&b, `<line class="k%d" stroke-width="3" x1="%.0f" y1="%.0f" x2="%.0f" y2="%.0f"/>`, i%maxPlotted, plotLeft, row+6, plotLeft+22, row+6)
+		label(&b, plotLeft+30, row+10, "start", "", s.name)
 	}
 	b.WriteString("</svg>")
 	return template.HTML(b.String()) //nolint:gosec // every text in it was escaped
 }
 
-func (c chart) yTicks(minY, maxY float64) (at []float64) {
+func (c chart) yTicks(minY, maxY float64) (values []float64) {
 	if c.logY {
 		for v := minY; v <= maxY*1.001; v *= 10 {
-			at = append(at, v)
+			values = append(values, v)
 		}
-		return at
+		return values
 	}
 	for v, step := 0.0, niceStep(maxY); v <= maxY*1.001; v += step {
-		at = append(at, v)
+		values = append(values, v)
 	}
-	return at
+	return values
 }
 
 func (c chart) xTicks(maxX float64) map[float64]string {
-	at := map[float64]string{0: "0"}
+	names := map[float64]string{0: "0"}
 	if c.nines {
-		at[-math.Log10(0.5)] = "50"
+		names[-math.Log10(0.5)] = "50"
 		for n, name := range []string{"90", "99", "99.9", "99.99", "99.999"} {
 			if v := float64(n + 1); v <= maxX*1.001 {
-				at[v] = name
+				names[v] = name
 			}
 		}
-		return at
+		return names
 	}
 	for v, step := 0.0, niceStep(maxX); v <= maxX*1.001; v += step {
-		at[v] = number(v)
+		names[v] = number(v)
 	}
-	return at
+	return names
 }
 
 // niceStep divides an axis up to limit into about as many parts as there are ticks: 1, 2 or 5 times a power of ten.
@@ -142,8 +155,18 @@ func niceStep(limit float64) float64 {
 
 func number(v float64) string { return strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64) }
 
+// printable leaves out what an SVG may not hold.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != utf8.RuneError {
+			return r
+		}
+		return -1
+	}, s)
+}
+
 func frame(b *strings.Builder, title string, height float64) {
-	escaped := template.HTMLEscapeString(title)
+	escaped := template.HTMLEscapeString(printable(title))
 	fmt.Fprintf(b, `<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="%s"><title>%s</title>`, plotWidth, height, escaped, escaped)
 	label(b, plotLeft+plotAcross/2, 16, "middle", "", title)
 }
@@ -153,6 +176,7 @@ func grid(b *strings.Builder, x1, y1, x2, y2 float64) {
 }
 
 func label(b *strings.Builder, x, y float64, anchor, class, text string) {
+	text = printable(text)
 	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s" class="%s">%s</text>`, x, y, anchor, class, template.HTMLEscapeString(text))
 }
 
@@ -170,6 +194,11 @@ type barGroup struct {
 
 func (g bars) svg() template.HTML {
 	most := 0.0
+	for i := range g.groups {
+		for k, s := range g.groups[i].at {
+			g.groups[i].at[k] = Spread{drawable(s.Mean), drawable(s.Min), drawable(s.Max)}
+		}
+	}
 	for _, gr := range g.groups {
 		most = max(most, gr.at[0].Max, gr.at[1].Max)
 	}
@@ -198,9 +227,9 @@ func (g bars) svg() template.HTML {
 		label(&b, mid, plotTop+plotDown+18, "middle", "axis", gr.name)
 	}
 	for k, name := range g.names {
-		at := plotHeight + legendRow*float64(k)
-		fmt.Fprintf(&b, `<rect class="b%d" x="%.0f" y="%.0f" width="20" height="10"/>`, k, plotLeft, at)
-		label(&b, plotLeft+30, at+10, "start", "", name)
+		row := plotHeight + legendRow*float64(k)
+		fmt.Fprintf(&b, `<rect class="b%d" x="%.0f" y="%.0f" width="20" height="10"/>`, k, plotLeft, row)
+		label(&b, plotLeft+30, row+10, "start", "", name)
 	}
 	b.WriteString("</svg>")
 	return template.HTML(b.String()) //nolint:gosec // every text in it was escaped
