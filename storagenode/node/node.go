@@ -136,9 +136,7 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
-	if n.peers, err = newPeers(n.id); err != nil {
-		return err
-	}
+	n.peers = newPeers(n.id, n.gossip)
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, Reached: n.reach.get,
 		State: n.state, Doubt: n.doubt, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
