@@ -1498,7 +1498,9 @@ type CompareRequest struct {
 	FromSlot uint32      `protobuf:"varint,3,opt,name=from_slot,json=fromSlot,proto3" json:"from_slot,omitempty"`
 	ToSlot   uint32      `protobuf:"varint,4,opt,name=to_slot,json=toSlot,proto3" json:"to_slot,omitempty"`
 	// Into how many parts of equal width the range is cut, the last one maybe narrower; 1 to 1024.
-	Parts         uint32 `protobuf:"varint,5,opt,name=parts,proto3" json:"parts,omitempty"`
+	Parts uint32 `protobuf:"varint,5,opt,name=parts,proto3" json:"parts,omitempty"`
+	// Further ranges, from (inclusive) and to (exclusive) in turn, each cut into as many parts; at most 1024 hashes in all.
+	More          []uint32 `protobuf:"varint,6,rep,packed,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1568,9 +1570,16 @@ func (x *CompareRequest) GetParts() uint32 {
 	return 0
 }
 
+func (x *CompareRequest) GetMore() []uint32 {
+	if x != nil {
+		return x.More
+	}
+	return nil
+}
+
 type CompareResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 16 bytes for each part, one after another.
+	// 16 bytes for each part, one after another; zeroes for parts past the end of a range narrower than its parts.
 	Hashes        []byte `protobuf:"bytes,1,opt,name=hashes,proto3" json:"hashes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1618,7 +1627,9 @@ type DigestsRequest struct {
 	From   []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	Layout *LayoutName            `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"`
 	// At most 4096.
-	Slots         []uint32 `protobuf:"varint,3,rep,packed,name=slots,proto3" json:"slots,omitempty"`
+	Slots []uint32 `protobuf:"varint,3,rep,packed,name=slots,proto3" json:"slots,omitempty"`
+	// Ranges of slots, from (inclusive) and to (exclusive) in turn; at most 4096 slots in all.
+	Ranges        []uint32 `protobuf:"varint,4,rep,packed,name=ranges,proto3" json:"ranges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1674,6 +1685,13 @@ func (x *DigestsRequest) GetSlots() []uint32 {
 	return nil
 }
 
+func (x *DigestsRequest) GetRanges() []uint32 {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
 type DigestsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*KeyDigest           `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
@@ -1722,7 +1740,9 @@ type KeyDigest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// 16 bytes.
-	Digest        []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The record's clock, as a context's binary form without dots: it tells which side has to give.
+	Clock         []byte `protobuf:"bytes,3,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1767,6 +1787,13 @@ func (x *KeyDigest) GetKey() []byte {
 func (x *KeyDigest) GetDigest() []byte {
 	if x != nil {
 		return x.Digest
+	}
+	return nil
+}
+
+func (x *KeyDigest) GetClock() []byte {
+	if x != nil {
+		return x.Clock
 	}
 	return nil
 }
@@ -2170,24 +2197,27 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\arecords\x18\x03 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"d\n" +
 	"\x0fDeliverResponse\x126\n" +
 	"\bstatuses\x18\x01 \x03(\x0e2\x1a.dotring.storage.v1.StatusR\bstatuses\x12\x19\n" +
-	"\bpause_ms\x18\x02 \x01(\rR\apauseMs\"\xa8\x01\n" +
+	"\bpause_ms\x18\x02 \x01(\rR\apauseMs\"\xbc\x01\n" +
 	"\x0eCompareRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x126\n" +
 	"\x06layout\x18\x02 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1b\n" +
 	"\tfrom_slot\x18\x03 \x01(\rR\bfromSlot\x12\x17\n" +
 	"\ato_slot\x18\x04 \x01(\rR\x06toSlot\x12\x14\n" +
-	"\x05parts\x18\x05 \x01(\rR\x05parts\")\n" +
+	"\x05parts\x18\x05 \x01(\rR\x05parts\x12\x12\n" +
+	"\x04more\x18\x06 \x03(\rR\x04more\")\n" +
 	"\x0fCompareResponse\x12\x16\n" +
-	"\x06hashes\x18\x01 \x01(\fR\x06hashes\"r\n" +
+	"\x06hashes\x18\x01 \x01(\fR\x06hashes\"\x8a\x01\n" +
 	"\x0eDigestsRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x126\n" +
 	"\x06layout\x18\x02 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x14\n" +
-	"\x05slots\x18\x03 \x03(\rR\x05slots\"D\n" +
+	"\x05slots\x18\x03 \x03(\rR\x05slots\x12\x16\n" +
+	"\x06ranges\x18\x04 \x03(\rR\x06ranges\"D\n" +
 	"\x0fDigestsResponse\x121\n" +
-	"\x04keys\x18\x01 \x03(\v2\x1d.dotring.storage.v1.KeyDigestR\x04keys\"5\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1d.dotring.storage.v1.KeyDigestR\x04keys\"K\n" +
 	"\tKeyDigest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digest\"6\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x14\n" +
+	"\x05clock\x18\x03 \x01(\fR\x05clock\"6\n" +
 	"\fFetchRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\"K\n" +
