@@ -26,6 +26,7 @@ type committer struct {
 	state    state
 	ops      []*op
 	batch    engine.Batch
+	hints    []hintDelta // what the batch changes of the counts of hints
 	stateBuf [stateLen]byte
 	dirty    bool // something was applied without a sync
 	synced   time.Time
@@ -99,18 +100,48 @@ func (c *committer) build() state {
 	next := c.state
 	next.commits++
 	c.batch.Reset()
+	c.hints = c.hints[:0]
 	last := c.ops[len(c.ops)-1].seq
 	for _, o := range c.ops {
 		next.keys += o.keysMore
 		next.bytes += o.bytesMore
+		if o.hint != nil {
+			c.countHint(o.hint)
+		}
 		// A later write of the same key in the same batch contains this one.
 		if newer := o.newer.Load(); newer != 0 && newer <= last {
 			continue
 		}
-		c.batch.Put(o.disk, o.rec)
+		if o.hint != nil && o.rec == nil {
+			c.batch.Delete(o.disk)
+		} else {
+			c.batch.Put(o.disk, o.rec)
+		}
+	}
+	for _, d := range c.hints {
+		t := c.store.hints.after(d)
+		key, value := appendHintCount(t)
+		if t.Count > 0 {
+			c.batch.Put(key, value)
+		} else {
+			c.batch.Delete(key)
+		}
 	}
 	c.batch.Put(stateKey, appendState(c.stateBuf[:0], next))
 	return next
+}
+
+// countHint adds what a write changes to the sum of its target.
+func (c *committer) countHint(d *hintDelta) {
+	for i := range c.hints {
+		if sum := &c.hints[i]; sum.target == d.target {
+			sum.more += d.more
+			sum.bytes += d.bytes
+			sum.ops += d.ops
+			return
+		}
+	}
+	c.hints = append(c.hints, *d)
 }
 
 // applied takes note of a batch that the engine took, and syncs where that is due.
@@ -133,6 +164,8 @@ func (c *committer) setState(next state) {
 	c.store.commits.Store(int64(next.commits))
 	c.store.keys.Store(next.keys)
 	c.store.bytes.Store(next.bytes)
+	c.store.hints.commit(c.hints)
+	c.hints = c.hints[:0]
 }
 
 func (c *committer) sync() error {
@@ -242,9 +275,13 @@ func (c *committer) open() error {
 		eng: eng, maxRecord: eng.MaxBatch() - opSize(len(stateKey), stateLen), opened: time.Now(),
 		rand: s.cfg.Rand, logger: s.cfg.Logger, metrics: s.metrics,
 	}
+	l.fallback.stale = true // drawn when it is needed
 	next, err := c.load(eng)
 	if err == nil {
-		err = l.renew()
+		err = c.loadHints(eng)
+	}
+	if err == nil {
+		err = l.renew(&l.own)
 	}
 	if err != nil {
 		return errors.Join(err, eng.Close())
@@ -281,6 +318,17 @@ func (c *committer) load(eng engine.Engine) (state, error) {
 		return state{}, fmt.Errorf("kv: reading the store's state: %w", err)
 	}
 	return next, nil
+}
+
+// loadHints counts the hints that the engine holds, and forgets those of the life before that were queued.
+func (c *committer) loadHints(eng engine.Engine) error {
+	durable, err := c.store.readHintCounts(eng)
+	if err != nil {
+		return err
+	}
+	c.hints = c.hints[:0]
+	c.store.hints.reset(durable)
+	return nil
 }
 
 // tick does what is due now and then: the sync of SyncInterval, the engine's own failures, room on the disk.

@@ -11,9 +11,12 @@ import (
 
 // Keys on disk begin with a tag byte. FORMAT.md beside this file describes them all.
 const (
-	tagMeta   = 'm' // then the name of a piece of node state
-	tagRecord = 'r' // then the 64-bit hash of the key, big-endian, and the key
-	tagState  = 's' // alone: the state of this package, written with every batch
+	// tagHint is followed by the id of the node that the hint is for, the key's hash and the key; tagHintCount by that id.
+	tagHint      = 'h'
+	tagHintCount = 'i'
+	tagMeta      = 'm' // then the name of a piece of node state
+	tagRecord    = 'r' // then the 64-bit hash of the key, big-endian, and the key
+	tagState     = 's' // alone: the state of this package, written with every batch
 
 	recordPrefix = 1 + 8
 	stateVersion = 1
@@ -74,12 +77,13 @@ type place struct {
 	disk   []byte
 	hash   uint64
 	stripe *stripe
+	from   int // of the raw key in disk
 }
 
 // key returns the raw key.
-func (p *place) key() []byte { return p.disk[recordPrefix:] }
+func (p *place) key() []byte { return p.disk[p.from:] }
 
-var places = sync.Pool{New: func() any { return &place{disk: make([]byte, 0, recordPrefix+MaxKey)} }}
+var places = sync.Pool{New: func() any { return &place{disk: make([]byte, 0, hintPrefix+MaxKey)} }}
 
 // find returns the place of key, to be given back with release.
 func (s *Store) find(key []byte) (*place, error) {
@@ -87,7 +91,7 @@ func (s *Store) find(key []byte) (*place, error) {
 		return nil, fmt.Errorf("%w: a key of %d bytes", ErrInvalid, len(key))
 	}
 	p := places.Get().(*place)
-	p.hash = ring.Hash(key)
+	p.hash, p.from = ring.Hash(key), recordPrefix
 	p.disk = appendRecordKey(p.disk[:0], p.hash, key)
 	p.stripe = &s.stripes[p.hash%stripeCount]
 	return p, nil

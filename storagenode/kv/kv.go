@@ -21,6 +21,7 @@ import (
 
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/storagenode/engine"
+	"github.com/dotring/dotring/storagenode/hints"
 )
 
 var (
@@ -45,6 +46,8 @@ var (
 	ErrInDoubt = errors.New("kv: outcome of the write is unknown")
 	// ErrReopening refuses everything while the engine is being reopened after a failure; nothing was done.
 	ErrReopening = errors.New("kv: engine is being reopened")
+	// ErrHintsFull refuses a hint because the node keeps as many as it may; nothing was done.
+	ErrHintsFull = hints.ErrFull
 	// ErrDiskFull refuses writes until a probe finds room on the disk; nothing was done.
 	ErrDiskFull = errors.New("kv: disk is full")
 	// ErrClosed refuses everything after Close; nothing was done.
@@ -103,6 +106,8 @@ type Config struct {
 	BatchMaxItems, BatchMaxBytes int
 	// QueueMaxItems and QueueMaxBytes bound what is queued or being committed. One write is always taken, however large.
 	QueueMaxItems, QueueMaxBytes int
+	// Hints bounds the hints that are taken in; those that are there stay whatever it says.
+	Hints hints.Limits
 	// RequestIDTTL is how long an id chosen by a client is remembered; RequestIDMax bounds the ids remembered, of about
 	// 150 bytes each. The oldest leave first.
 	RequestIDTTL time.Duration
@@ -131,6 +136,7 @@ func Default() Config {
 		Limits:        causal.Limits{MaxSiblings: 64, MaxBytes: 3 << 20},
 		BatchMaxItems: 1024, BatchMaxBytes: 4 << 20,
 		QueueMaxItems: 16 << 10, QueueMaxBytes: 64 << 20,
+		Hints:        hints.Limits{BytesMax: 4 << 30, AgeMax: 24 * time.Hour, TargetsMax: 4096},
 		RequestIDTTL: 10 * time.Minute, RequestIDMax: 1 << 20,
 		ReopenMaxDelay: 5 * time.Second, CheckEvery: time.Second,
 		Rand: rand.Reader, Now: time.Now, Logger: zerolog.Nop(),
@@ -151,6 +157,7 @@ func (c *Config) Validate() error {
 	check(c.Limits.MaxSiblings >= 0 && c.Limits.MaxBytes >= 0, "Limits must not be negative")
 	check(c.BatchMaxItems > 0 && c.BatchMaxBytes > 0, "BatchMaxItems and BatchMaxBytes must be positive")
 	check(c.QueueMaxItems > 0 && c.QueueMaxBytes > 0, "QueueMaxItems and QueueMaxBytes must be positive")
+	check(c.Hints.Validate() == nil, "Hints must not be negative")
 	check(c.RequestIDTTL > 0, "RequestIDTTL must be positive")
 	// An id of a write that is still queued must not be dropped: its repeat would make a second dot.
 	check(c.RequestIDMax >= c.QueueMaxItems, "RequestIDMax must be at least QueueMaxItems")

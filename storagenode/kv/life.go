@@ -27,26 +27,34 @@ type life struct {
 	rand    io.Reader
 	logger  zerolog.Logger
 	metrics *metrics
+	own     minter // of what the node mints as an owner
+	// fallback mints for others, upon the hints that the node keeps. It is an actor of its own, since hints leave: what
+	// the node then mints for the key must not claim to have seen them, and an owner's records never leave so.
+	fallback minter
+}
+
+// minter is an actor and how far it has counted. Guarded by life.mu.
+type minter struct {
 	current causal.Actor
 	issued  uint64 // the highest counter of current
 	stale   bool   // current must not issue another dot
 }
 
-// actor returns the actor that mints.
+// actor returns the actor that mints as an owner.
 func (l *life) actor() causal.Actor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.current
+	return l.own.current
 }
 
 // renew takes a new actor. Where that fails, the old one issues no more dots.
-func (l *life) renew() error {
+func (l *life) renew(m *minter) error {
 	next, err := causal.NewActor(l.rand)
 	if err != nil {
-		l.stale = true
+		m.stale = true
 		return err
 	}
-	l.current, l.issued, l.stale = next, 0, false
+	m.current, m.issued, m.stale = next, 0, false
 	l.metrics.actors.Inc()
 	return nil
 }
@@ -56,37 +64,52 @@ func (l *life) renew() error {
 func (l *life) hear(v causal.Vector, dots []causal.Dot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stale {
+	l.hearAs(&l.own, v, dots)
+	l.hearAs(&l.fallback, v, dots)
+}
+
+func (l *life) hearAs(m *minter, v causal.Vector, dots []causal.Dot) {
+	if m.stale {
 		return
 	}
-	unknown := v.Get(l.current) > l.issued
+	unknown := v.Get(m.current) > m.issued
 	for i := range dots {
-		unknown = unknown || dots[i].Actor == l.current && dots[i].Counter > l.issued
+		unknown = unknown || dots[i].Actor == m.current && dots[i].Counter > m.issued
 	}
 	if !unknown {
 		return
 	}
-	old := l.current
-	if err := l.renew(); err != nil {
+	old := m.current
+	if err := l.renew(m); err != nil {
 		l.logger.Error().Err(err).Msg("a counter of the own actor is unknown, and no new actor could be drawn: minting stops")
 		return
 	}
-	l.logger.Error().Stringer("old_actor", old).Stringer("actor", l.current).
+	l.logger.Error().Stringer("old_actor", old).Stringer("actor", m.current).
 		Msg("a counter of the own actor is unknown: took a new actor")
 }
 
-// issue returns a dot that was never used.
-func (l *life) issue() (causal.Dot, error) {
+// forget takes note that a hint with this clock leaves. If the fallback's actor has written in it, its next dot of the
+// key would cover what left, so that actor issues no more.
+func (l *life) forget(v causal.Vector) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	next, ok := causal.Dot{Actor: l.current, Counter: l.issued}.Next()
-	if !ok || l.stale {
-		if err := l.renew(); err != nil {
+	if v.Get(l.fallback.current) > 0 {
+		l.fallback.stale = true
+	}
+}
+
+// issue returns a dot of own or fallback that was never used.
+func (l *life) issue(m *minter) (causal.Dot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next, ok := causal.Dot{Actor: m.current, Counter: m.issued}.Next()
+	if !ok || m.stale {
+		if err := l.renew(m); err != nil {
 			return causal.Dot{}, fmt.Errorf("kv: no actor to mint with: %w", err)
 		}
-		next = causal.Dot{Actor: l.current, Counter: 1}
+		next = causal.Dot{Actor: m.current, Counter: 1}
 	}
-	l.issued = next.Counter
+	m.issued = next.Counter
 	return next, nil
 }
 

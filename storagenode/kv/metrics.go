@@ -17,6 +17,7 @@ type metrics struct {
 
 	mints   [resultCount]prometheus.Counter
 	applies [resultCount]prometheus.Counter
+	hints   [resultCount]prometheus.Counter
 
 	commitSeconds, batchItems, batchBytes prometheus.Histogram
 	failures, reopenings, actors, damaged prometheus.Counter
@@ -35,6 +36,7 @@ const (
 	resultOverloaded
 	resultExpired
 	resultInvalid
+	resultHintsFull
 	resultDiskFull
 	resultUnavailable
 	resultDamaged
@@ -44,7 +46,7 @@ const (
 
 var resultNames = [resultCount]string{
 	"done", "repeated", "unchanged", "behind", "too_many_siblings", "too_large", "overloaded", "expired", "invalid",
-	"disk_full", "unavailable", "damaged", "failed",
+	"hints_full", "disk_full", "unavailable", "damaged", "failed",
 }
 
 func resultOf(err error) result {
@@ -54,7 +56,7 @@ func resultOf(err error) result {
 	}{
 		{ErrBehind, resultBehind}, {ErrTooManySiblings, resultTooManySiblings}, {ErrTooLarge, resultTooLarge},
 		{ErrClockTooLarge, resultTooLarge}, {ErrOverloaded, resultOverloaded}, {ErrExpired, resultExpired},
-		{ErrInvalid, resultInvalid}, {ErrDiskFull, resultDiskFull}, {ErrReopening, resultUnavailable},
+		{ErrInvalid, resultInvalid}, {ErrHintsFull, resultHintsFull}, {ErrDiskFull, resultDiskFull}, {ErrReopening, resultUnavailable},
 		{ErrClosed, resultUnavailable}, {engine.ErrDamaged, resultDamaged},
 	} {
 		if errors.Is(err, known.err) {
@@ -89,6 +91,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	}
 	results(&m.mints, "mints_total", "Writes that asked for a dot, by what became of them.")
 	results(&m.applies, "applies_total", "Records to be merged, by what became of them.")
+	results(&m.hints, "hints_total", "Records to be kept for other nodes, by what became of them.")
 	m.commitSeconds = histogram("commit_seconds", "Time to write and sync one batch.", prometheus.ExponentialBuckets(1e-4, 2, 16))
 	m.batchItems = histogram("commit_items", "Writes in one batch.", prometheus.ExponentialBuckets(1, 2, 13))
 	m.batchBytes = histogram("commit_bytes", "Bytes of one batch.", prometheus.ExponentialBuckets(256, 4, 10))
@@ -100,6 +103,14 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	gauge("queue_bytes", "Bytes queued or being committed.", func() float64 { return float64(s.queue.bytes.Load()) })
 	gauge("keys", "Durable keys, deleted ones included.", func() float64 { return float64(s.keys.Load()) })
 	gauge("record_bytes", "Bytes of durable records.", func() float64 { return float64(s.bytes.Load()) })
+	gauge("hints", "Durable hints for other nodes.", func() float64 { n, _, _ := s.HintTotals(); return float64(n) })
+	gauge("hint_bytes", "Bytes of durable hints, keys included.", func() float64 { _, n, _ := s.HintTotals(); return float64(n) })
+	gauge("hint_age_seconds", "Longest that hints have been kept for one node without a break.", func() float64 {
+		if _, _, since := s.HintTotals(); !since.IsZero() {
+			return max(s.cfg.Now().Sub(since).Seconds(), 0)
+		}
+		return 0
+	})
 	gauge("disk_full", "1 while writes are refused for lack of room.", func() float64 { return indicator(s.full.Load()) })
 	gauge("available", "1 while the engine is open.", func() float64 { return indicator(s.life.Load() != nil) })
 	gauge("suspect", "1 if the engine dropped data when it was opened.", func() float64 { return indicator(s.suspect.Load()) })
@@ -159,6 +170,17 @@ func (m *metrics) apply(outcome applied, err error) {
 		m.applies[resultDone].Inc()
 	default:
 		m.applies[resultUnchanged].Inc()
+	}
+}
+
+func (m *metrics) hint(unchanged bool, err error) {
+	switch {
+	case err != nil:
+		m.hints[resultOf(err)].Inc()
+	case unchanged:
+		m.hints[resultUnchanged].Inc()
+	default:
+		m.hints[resultDone].Inc()
 	}
 }
 

@@ -30,24 +30,31 @@ func (q *queue) isFull() bool {
 	return q.items.Load() >= int64(q.maxItems) || q.bytes.Load() >= int64(q.maxBytes)
 }
 
-// push queues o and numbers it, or returns ErrOverloaded at once.
-func (q *queue) push(o *op) error {
-	size, limit := int64(o.size()), int64(q.maxItems)
-	if o.stripe == nil {
+// push queues ops, of which there is at least one, and numbers them, or returns ErrOverloaded at once.
+func (q *queue) push(ops ...*op) error {
+	var size int64
+	for _, o := range ops {
+		size += int64(o.size())
+	}
+	state, limit := ops[0].stripe == nil, int64(q.maxItems)
+	if state {
 		limit += metaHeadroom
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items, bytes := q.items.Load(), q.bytes.Load()
-	if items >= limit || items > 0 && bytes+size > int64(q.maxBytes) && o.stripe != nil {
+	if items+int64(len(ops)) > limit || items > 0 && bytes+size > int64(q.maxBytes) && !state {
 		return ErrOverloaded
 	}
-	q.items.Add(1)
+	q.items.Add(int64(len(ops)))
 	q.bytes.Add(size)
-	q.seq++
-	o.seq = q.seq
-	q.ops = append(q.ops, o)
-	if len(q.ops)-q.head == 1 {
+	idle := q.head == len(q.ops)
+	for _, o := range ops {
+		q.seq++
+		o.seq = q.seq
+		q.ops = append(q.ops, o)
+	}
+	if idle {
 		select {
 		case q.wake <- struct{}{}:
 		default:

@@ -21,6 +21,7 @@ type Store struct {
 	queue    queue
 	requests *requests
 	minted   atomic.Uint64
+	hints    hintBook
 
 	life      atomic.Pointer[life] // nil while there is none
 	lastActor atomic.Pointer[causal.Actor]
@@ -118,6 +119,7 @@ type Stats struct {
 	Minted            uint64 // writes that were given a dot
 	Commits           uint64 // batches
 	Reopenings        uint64 // of the engine, after failures
+	Hints, HintBytes  int64  // durable hints for other nodes
 	QueueItems        int    // queued or being committed
 	QueueBytes        int
 	RequestIDs        int    // remembered
@@ -136,11 +138,18 @@ func (s *Store) Stats() Stats {
 		Minted: s.minted.Load(), Commits: s.batches.Load(), Reopenings: s.reopenings.Load(),
 		QueueItems: items, QueueBytes: bytes, RequestIDs: ids, RequestIDsDropped: dropped, DiskFull: s.full.Load(),
 	}
+	st.Hints, st.HintBytes, _ = s.HintTotals()
 	if l, err := s.acquire(); err == nil {
 		st.Available, st.Engine = true, l.eng.Stats()
 		l.gate.RUnlock()
 	}
 	return st
+}
+
+// Pressure is how full the queue of writes is, 0 to 1 or a little more. It is cheap.
+func (s *Store) Pressure() float64 {
+	items, bytes := s.queue.load()
+	return max(float64(items)/float64(s.cfg.QueueMaxItems), float64(bytes)/float64(s.cfg.QueueMaxBytes))
 }
 
 // readError says of an error of the engine that it is no absence.

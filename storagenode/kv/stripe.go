@@ -48,6 +48,7 @@ type op struct {
 	named     bool // request is set
 	keysMore  int64
 	bytesMore int64
+	hint      *hintDelta              // of a hint; a nil rec then removes it
 	room      [recordPrefix + 55]byte // for disk, where the key is short
 }
 
@@ -74,7 +75,12 @@ func newOp(disk, rec []byte) *op {
 }
 
 // size is what a write counts for in the queue and in a batch.
-func (o *op) size() int { return opSize(len(o.disk), len(o.rec)) }
+func (o *op) size() int {
+	if o.hint != nil {
+		return opSize(len(o.disk), len(o.rec)) + hintOverhead
+	}
+	return opSize(len(o.disk), len(o.rec))
+}
 
 func opSize(disk, rec int) int { return disk + rec + opOverhead }
 
@@ -100,20 +106,23 @@ func (st *stripe) search(hash uint64, disk []byte) int {
 	return -1
 }
 
-// enqueue gives o its place in the queue and makes it the newest of its key, in one step, so that the committer cannot
-// be done with it before it is known as pending. The caller holds mu, which makes the queue's order that of each key.
-func (st *stripe) enqueue(q *queue, o *op) error {
+// enqueue gives ops their places in the queue and makes each the newest of its disk key, in one step, so that the
+// committer cannot be done with one before it is known as pending. All are queued or none. The caller holds mu, which
+// makes the queue's order that of each key.
+func (st *stripe) enqueue(q *queue, ops ...*op) error {
 	st.pendingMu.Lock()
 	defer st.pendingMu.Unlock()
-	if err := q.push(o); err != nil {
+	if err := q.push(ops...); err != nil {
 		return err
 	}
-	if i := st.search(o.hash, o.disk); i >= 0 {
-		st.pending[i].op.newer.Store(o.seq)
-		st.pending[i].op = o
-		return nil
+	for _, o := range ops {
+		if i := st.search(o.hash, o.disk); i >= 0 {
+			st.pending[i].op.newer.Store(o.seq)
+			st.pending[i].op = o
+		} else {
+			st.pending = append(st.pending, pendingKey{hash: o.hash, op: o})
+		}
 	}
-	st.pending = append(st.pending, pendingKey{hash: o.hash, op: o})
 	return nil
 }
 

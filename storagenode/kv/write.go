@@ -10,6 +10,7 @@ import (
 
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
 )
 
@@ -29,6 +30,9 @@ type Mint struct {
 	ClientRequestID bool
 	// Base is a record of the key that is merged first, in the same step; it is kept only with the write.
 	Base []byte
+	// HintFor names the owners that a node which is none mints for: the write is kept as a hint for each, and minted upon
+	// all that the node holds of the key. Different nodes, at most 64; empty at an owner.
+	HintFor []ring.NodeID
 	// Deadline is when the mint is no longer wanted; zero is never. A write that was queued is never dropped.
 	Deadline time.Time
 }
@@ -46,7 +50,7 @@ type Minted struct {
 // calls it before it returns. With an error nothing was done and nothing will be, but for a repeated id with ErrInDoubt.
 //
 // Errors: ErrInvalid, ErrExpired, ErrOverloaded, ErrBehind, ErrTooManySiblings, ErrTooLarge, ErrClockTooLarge,
-// ErrDiskFull, ErrReopening, ErrClosed, and those of a failed local read, which is never taken for absence.
+// ErrHintsFull, ErrDiskFull, ErrReopening, ErrClosed, and those of a failed local read, which is never taken for absence.
 func (s *Store) Mint(m Mint, durable func(error)) (Minted, error) {
 	out, now, err := s.mint(&m, callback{mint: durable})
 	s.metrics.mint(out.Repeated, err)
@@ -86,15 +90,11 @@ func (s *Store) mint(m *Mint, call callback) (out Minted, now bool, err error) {
 	if m.RequestID != "" {
 		id = s.requests.hash(m.Key, m.RequestID)
 		if dot, known := s.requests.get(id, clock); known {
-			return s.repeat(l, p, dot, call)
+			return s.repeat(l, p, m, dot, call)
 		}
 	}
-	o, err := s.mintOp(l, p, m, base, clock)
+	o, err := s.enqueueMint(l, p, m, base, clock, func(o *op) { o.call, o.request, o.named = call, id, m.RequestID != "" })
 	if err != nil {
-		return Minted{}, false, err
-	}
-	o.call, o.request, o.named = call, id, m.RequestID != ""
-	if err := p.stripe.enqueue(&s.queue, o); err != nil {
 		return Minted{}, false, err
 	}
 	if o.named {
@@ -102,6 +102,29 @@ func (s *Store) mint(m *Mint, call callback) (out Minted, now bool, err error) {
 	}
 	s.minted.Add(1)
 	return Minted{Record: o.rec, Dot: o.dot}, false, nil
+}
+
+// enqueueMint makes the write of a new dot and queues it: several writes where it is kept for others, of which it returns
+// the last. complete finishes the one that is returned before it is queued.
+func (s *Store) enqueueMint(l *life, p *place, m *Mint, base causal.Set, now time.Time, complete func(*op)) (*op, error) {
+	if s.queue.isFull() {
+		return nil, ErrOverloaded
+	}
+	if len(m.HintFor) > 0 {
+		ops, err := s.mintHints(l, p, m, base, now)
+		if err != nil {
+			return nil, err
+		}
+		last := ops[len(ops)-1]
+		complete(last)
+		return last, s.enqueueHints(p, ops)
+	}
+	o, err := s.mintOp(l, p, m, base, now)
+	if err != nil {
+		return nil, err
+	}
+	complete(o)
+	return o, p.stripe.enqueue(&s.queue, o)
 }
 
 // checkMint checks what needs no lock, and decodes the base.
@@ -115,6 +138,11 @@ func checkMint(m *Mint) (base causal.Set, err error) {
 	if m.Context != nil {
 		if err := m.Context.Valid(); err != nil {
 			return causal.Set{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	if len(m.HintFor) > 0 {
+		if err := checkTargets(m.HintFor); err != nil {
+			return causal.Set{}, err
 		}
 	}
 	if len(m.Base) == 0 {
@@ -131,9 +159,6 @@ func checkMint(m *Mint) (base causal.Set, err error) {
 
 // mintOp makes the write of a new dot, not queued yet. A dot whose write is then refused is never used.
 func (s *Store) mintOp(l *life, p *place, m *Mint, base causal.Set, now time.Time) (*op, error) {
-	if s.queue.isFull() {
-		return nil, ErrOverloaded
-	}
 	old, _, err := s.current(l, p)
 	if err != nil {
 		return nil, err
@@ -142,29 +167,10 @@ func (s *Store) mintOp(l *life, p *place, m *Mint, base causal.Set, now time.Tim
 	if err != nil {
 		return nil, s.readError(err)
 	}
-	if len(base.Clock) > 0 {
-		local = causal.Merge(local, base)
-	}
-	l.hear(local.Clock, nil)
-	if m.Context != nil {
-		l.hear(m.Context.Vector, m.Context.Dots)
-	}
-	dot, err := l.issue()
+	rec, dot, err := s.mintRecord(l, &l.own, m, local, base, now)
 	if err != nil {
 		return nil, err
 	}
-	set, err := causal.Mint(local, m.Context, causal.Sibling{
-		Dot: dot, Tombstone: m.Tombstone, Time: hybridTime(now, local.Siblings), ContentType: m.ContentType,
-		Meta: m.Meta, Checksum: m.Checksum, Value: m.Value,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := set.Check(s.cfg.Limits); err != nil {
-		s.logLimit(m, err)
-		return nil, err
-	}
-	rec := record.Append(nil, m.Key, set)
 	o, err := newRecordOp(l, p, old, rec)
 	if err != nil {
 		return nil, err
@@ -173,9 +179,36 @@ func (s *Store) mintOp(l *life, p *place, m *Mint, base causal.Set, now time.Tim
 	return o, nil
 }
 
+// mintRecord makes the record that local is once m was written with a new dot.
+func (s *Store) mintRecord(l *life, as *minter, m *Mint, local, base causal.Set, now time.Time) ([]byte, causal.Dot, error) {
+	if len(base.Clock) > 0 {
+		local = causal.Merge(local, base)
+	}
+	l.hear(local.Clock, nil)
+	if m.Context != nil {
+		l.hear(m.Context.Vector, m.Context.Dots)
+	}
+	dot, err := l.issue(as)
+	if err != nil {
+		return nil, causal.Dot{}, err
+	}
+	set, err := causal.Mint(local, m.Context, causal.Sibling{
+		Dot: dot, Tombstone: m.Tombstone, Time: hybridTime(now, local.Siblings), ContentType: m.ContentType,
+		Meta: m.Meta, Checksum: m.Checksum, Value: m.Value,
+	})
+	if err != nil {
+		return nil, causal.Dot{}, err
+	}
+	if err := set.Check(s.cfg.Limits); err != nil {
+		s.logLimit(m, err)
+		return nil, causal.Dot{}, err
+	}
+	return record.Append(nil, m.Key, set), dot, nil
+}
+
 // repeat answers a mint whose id is known, with the first dot and the newest local record.
-func (s *Store) repeat(l *life, p *place, dot causal.Dot, call callback) (Minted, bool, error) {
-	rec, pending, err := s.current(l, p)
+func (s *Store) repeat(l *life, p *place, m *Mint, dot causal.Dot, call callback) (Minted, bool, error) {
+	rec, pending, err := s.local(l, p, m)
 	if err != nil {
 		return Minted{}, false, err
 	}
@@ -190,6 +223,18 @@ func (s *Store) repeat(l *life, p *place, dot causal.Dot, call callback) (Minted
 	}
 	out := Minted{Record: rec, Dot: dot, Repeated: true}
 	return out, pending == nil || !p.stripe.attach(pending, call), nil
+}
+
+// local returns what m would be minted upon, and the last write that brings a part of it to the disk.
+func (s *Store) local(l *life, p *place, m *Mint) (rec []byte, pending *op, err error) {
+	if len(m.HintFor) == 0 {
+		return s.current(l, p)
+	}
+	set, rec, pending, err := s.held(l, p)
+	if err == nil && rec == nil && len(set.Clock) > 0 {
+		rec = record.Append(nil, m.Key, set)
+	}
+	return rec, pending, err
 }
 
 // remember returns until when the id of m, which came now, is remembered.
@@ -247,15 +292,9 @@ func (s *Store) apply(key, rec []byte, call callback) (applied, error) {
 		return 0, err
 	}
 	defer p.release()
-	if err := record.Verify(key, rec); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	clock, err := record.DecodeClock(key, rec)
+	clock, err := checkRecord(key, rec)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if len(clock) == 0 {
-		return 0, fmt.Errorf("%w: a record of no write", ErrInvalid)
+		return 0, err
 	}
 	l, err := s.acquireWrite()
 	if err != nil {
@@ -290,6 +329,21 @@ func (s *Store) apply(key, rec []byte, call callback) (applied, error) {
 	o.call = call
 	o.call.changed = true
 	return changed, p.stripe.enqueue(&s.queue, o)
+}
+
+// checkRecord verifies a record that came from outside, and returns its clock.
+func checkRecord(key, rec []byte) (causal.Vector, error) {
+	if err := record.Verify(key, rec); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	clock, err := record.DecodeClock(key, rec)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if len(clock) == 0 {
+		return nil, fmt.Errorf("%w: a record of no write", ErrInvalid)
+	}
+	return clock, nil
 }
 
 // merge returns the record that has old and rec merged: nil where that is old, rec itself where it is rec. old may be
