@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -166,15 +167,18 @@ func (p *portPicker) pick(port int) string {
 	return addr
 }
 
-// freeAddr finds a loopback port that neither a TCP nor a UDP socket holds, since gossip needs both.
+// freeAddr finds a loopback port that neither a TCP nor a UDP socket holds, since gossip needs both. It draws from below
+// the ports that the system gives to outgoing connections, which could take one before the program listens on it.
 func freeAddr() (string, error) {
+	const low, high = 12_000, 32_000
 	var last error
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 200 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(low+mathrand.IntN(high-low)))
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return "", fmt.Errorf("find a free port: %w", err)
+			last = err
+			continue
 		}
-		addr := l.Addr().String()
 		u, err := net.ListenPacket("udp", addr)
 		last = errors.Join(err, l.Close())
 		if err == nil {
@@ -243,11 +247,11 @@ func (c *Cluster) Stop(timeout time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// WaitReady waits until every running gateway is ready and, where settled is not 0, sees a settled layout of that many
-// members.
+// WaitReady waits until every gateway that was started is ready and, where settled is not 0, sees a settled layout of
+// that many members. A gateway that has ended is an error.
 func (c *Cluster) WaitReady(ctx context.Context, settled int) error {
 	for _, g := range c.Gateways {
-		if !g.Running() {
+		if !g.Started() {
 			continue
 		}
 		if err := c.Poll(ctx, func() error { return c.gatewayReady(ctx, g, settled) }); err != nil {
@@ -257,14 +261,14 @@ func (c *Cluster) WaitReady(ctx context.Context, settled int) error {
 	return nil
 }
 
-// Poll calls try every 20 ms until it returns nil, a process has died, or ctx ends; then it returns the last error.
+// Poll calls try every 20 ms until it returns nil or errEnded, or ctx ends; then it returns the last error.
 func (c *Cluster) Poll(ctx context.Context, try func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := try()
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, errEnded) {
+			return err
 		}
 		select {
 		case <-ctx.Done():

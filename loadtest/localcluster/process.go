@@ -96,6 +96,13 @@ func (p *Process) Start() error {
 	return nil
 }
 
+// Started reports whether the process was ever started.
+func (p *Process) Started() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil
+}
+
 // Running reports whether the process has been started and has not ended.
 func (p *Process) Running() bool {
 	p.mu.Lock()

@@ -9,6 +9,9 @@ import (
 	"net/http"
 )
 
+// errEnded says that a process that should run has ended: waiting is in vain.
+var errEnded = errors.New("it has ended")
+
 // Status is what the local cluster asks a gateway's /v1/cluster/status for.
 type Status struct {
 	Cluster  string   `json:"cluster"`
@@ -43,7 +46,7 @@ func (c *Cluster) Status(ctx context.Context, g *Process) (Status, error) {
 
 func (c *Cluster) gatewayReady(ctx context.Context, g *Process, settled int) error {
 	if !g.Running() {
-		return fmt.Errorf("it has ended (%v): %s", g.Err(), g.LogTail(5))
+		return fmt.Errorf("%w (%v): %s", errEnded, g.Err(), g.LogTail(5))
 	}
 	if _, err := c.get(ctx, "http://"+g.HTTP+"/readyz"); err != nil {
 		return err

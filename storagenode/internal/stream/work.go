@@ -110,7 +110,21 @@ func (s *Server) refuse(c *conn, f *frame, r *storagev1.Request, st storagev1.St
 
 // fail answers with what the store says. What points to trouble in this node is logged.
 func (s *Server) fail(c *conn, f *frame, r *storagev1.Request, err error) {
+	s.failAs(c, f, r, err, statusOf(err))
+}
+
+// failWrite answers for a write that the store would not take. Unless the store is in doubt nothing was done, whatever
+// the reason (a local read that failed, say), so that another node may be asked instead.
+func (s *Server) failWrite(c *conn, f *frame, r *storagev1.Request, err error) {
 	st := statusOf(err)
+	if st == storagev1.Status_STATUS_FAILED && !errors.Is(err, kv.ErrInDoubt) {
+		s.log.Warn().Err(err).Str("request_id", r.GetTrace()).Str("peer", c.peer).Stringer("op", r.GetOp()).Msg("write refused")
+		st = storagev1.Status_STATUS_UNAVAILABLE
+	}
+	s.failAs(c, f, r, err, st)
+}
+
+func (s *Server) failAs(c *conn, f *frame, r *storagev1.Request, err error, st storagev1.Status) {
 	detail := ""
 	if st != storagev1.Status_STATUS_ABSENT {
 		detail = err.Error()
@@ -171,7 +185,7 @@ func (s *Server) apply(c *conn, f *frame, r *storagev1.Request) {
 		s.cfg.Layouts.EndWrite()
 	}
 	if err != nil {
-		s.fail(c, f, r, err)
+		s.failWrite(c, f, r, err)
 	}
 }
 
@@ -201,7 +215,7 @@ func (s *Server) mint(c *conn, f *frame, r *storagev1.Request) {
 	minted, err := s.cfg.Store.Mint(m, w.durable)
 	s.cfg.Layouts.EndWrite()
 	if err != nil {
-		s.fail(c, f, r, err)
+		s.failWrite(c, f, r, err)
 		return
 	}
 	w.issued(minted)
@@ -227,7 +241,8 @@ func (w *minting) durable(err error) {
 
 // issued is called by the worker, once. Where the commit has ended already, its outcome goes into the one answer.
 func (w *minting) issued(m kv.Minted) {
-	if w.ended.Load() && w.err != nil {
+	committed := w.ended.Load() // looked at once: err may be set at any moment until then
+	if committed && w.err != nil {
 		w.second()
 		return
 	}
@@ -239,7 +254,7 @@ func (w *minting) issued(m kv.Minted) {
 			resp.Record, resp.ValueCut, resp.ValueAt = without(m.Record, from, to), true, uint32(from)
 		}
 	}
-	if w.ended.Load() {
+	if committed {
 		resp.Durable = true
 		w.s.finish(w.c, w.f, w.r, resp)
 		return
