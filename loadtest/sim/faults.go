@@ -1,0 +1,242 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+// faultEvery is how often the dice are thrown for new faults.
+const faultEvery = 50 * time.Millisecond
+
+// fault is one kind of fault: how often it comes, and what it does.
+type fault struct {
+	rate func(*Options) float64
+	do   func(*world)
+}
+
+// faults lists all kinds, in a fixed order.
+func faults() []fault {
+	return []fault{
+		{func(o *Options) float64 { return o.Partitions }, (*world).partition},
+		{func(o *Options) float64 { return o.Crashes }, (*world).crash},
+		{func(o *Options) float64 { return o.Pauses }, (*world).pause},
+		{func(o *Options) float64 { return o.Slow }, (*world).slowDown},
+		{func(o *Options) float64 { return o.DiskFails }, (*world).failDisk},
+		{func(o *Options) float64 { return o.DiskFull }, (*world).fillDisk},
+		{func(o *Options) float64 { return o.Flaky }, (*world).flakeDisk},
+		{func(o *Options) float64 { return o.Damages }, (*world).damageDisk},
+		{func(o *Options) float64 { return o.DiskLoss }, (*world).loseDisk},
+		{func(o *Options) float64 { return o.ClockJumps }, (*world).jumpClock},
+		{func(o *Options) float64 { return o.Gates }, (*world).cycleGateway},
+		{func(o *Options) float64 { return o.Layouts }, (*world).changeLayout},
+	}
+}
+
+// injectFaults throws the dice, again and again while the first phase lasts.
+func (w *world) injectFaults() {
+	if !w.faulty {
+		return
+	}
+	for _, f := range faults() {
+		if w.chance(f.rate(&w.opt) * faultEvery.Seconds()) {
+			f.do(w)
+		}
+	}
+	w.after(faultEvery, w.injectFaults)
+}
+
+// untilHealed plans the end of a fault, should it last to the second phase, where all faults end at once.
+func (w *world) untilHealed(d time.Duration, end func()) {
+	w.after(d, func() {
+		if w.faulty {
+			end()
+		}
+	})
+}
+
+// running picks a node that is up, nil where none is.
+func (w *world) running() *node {
+	var up []*node
+	for _, n := range w.nodes {
+		if n.up {
+			up = append(up, n)
+		}
+	}
+	if len(up) == 0 {
+		return nil
+	}
+	return up[w.IntN(len(up))]
+}
+
+// partition cuts some places off from the others, in one direction or in both.
+func (w *world) partition() {
+	places := len(w.blocked)
+	side := make([]bool, places)
+	for _, i := range w.Perm(places)[:1+w.IntN(places/2)] {
+		side[i] = true
+	}
+	oneWay, inward := w.chance(w.opt.OneWay), w.chance(0.5)
+	for a := range places {
+		for b := range places {
+			if side[a] != side[b] && (!oneWay || side[a] == inward) {
+				w.blocked[a][b] = true
+			}
+		}
+	}
+	w.stats.Partitions++
+	w.trace.line("partition %v, one way %v", side, oneWay)
+	w.untilHealed(w.between(100*time.Millisecond, 4*time.Second), func() {
+		w.trace.line("partitions end")
+		w.unblock()
+	})
+}
+
+func (w *world) unblock() {
+	for _, row := range w.blocked {
+		clear(row)
+	}
+}
+
+func (w *world) crash() {
+	n := w.running()
+	if n == nil || w.stats.Restarts > 60 { // each start adds an actor to clocks, and none leaves them yet
+		return
+	}
+	clean := w.chance(w.opt.Clean)
+	n.stop(clean)
+	if w.chance(0.3) && slices.Contains(w.victims, n.idx) {
+		if im, err := n.disk.snapshot(); err == nil {
+			n.snap = &im
+		}
+	}
+	n.restart(w.between(50*time.Millisecond, 3*time.Second))
+}
+
+func (w *world) pause() {
+	if n := w.running(); n != nil {
+		n.pausedTo = w.now + w.between(100*time.Millisecond, 4*time.Second)
+		w.trace.line("%s is paused until %s", n.name, n.pausedTo)
+	}
+}
+
+func (w *world) slowDown() {
+	if n := w.running(); n != nil {
+		n.slow = 2 + w.Float64()*30
+		w.trace.line("%s is slow, %.1f times", n.name, n.slow)
+		w.untilHealed(w.between(time.Second, 5*time.Second), func() { n.slow = 1 })
+	}
+}
+
+func (w *world) failDisk() {
+	if n := w.running(); n != nil && w.stats.DiskFailures < 40 {
+		n.disk.failing, n.disk.half = true, w.chance(0.5)
+		w.stats.DiskFailures++
+		w.trace.line("%s: the next sync fails, half %v", n.name, n.disk.half)
+	}
+}
+
+func (w *world) fillDisk() {
+	if n := w.running(); n != nil && w.stats.DiskFailures < 40 {
+		n.disk.full = true
+		w.stats.DiskFailures++
+		w.trace.line("%s: disk full", n.name)
+		w.untilHealed(w.between(500*time.Millisecond, 3*time.Second), func() { n.disk.full = false })
+	}
+}
+
+func (w *world) flakeDisk() {
+	if n := w.running(); n != nil {
+		n.disk.flaky = 0.02 + w.Float64()*0.3
+		w.trace.line("%s: reads meet flipped bits, %.2f", n.name, n.disk.flaky)
+		w.untilHealed(w.between(500*time.Millisecond, 4*time.Second), func() { n.disk.flaky = 0 })
+	}
+}
+
+// damageDisk flips a bit for good: that machine has lost a record.
+func (w *world) damageDisk() {
+	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
+	if n.up && !n.doubt && n.disk.flip() {
+		w.lossAt = w.now
+		w.stats.Damages++
+		w.trace.line("%s: a stored record is damaged", n.name)
+	}
+}
+
+// loseDisk empties a machine's disk, or rolls it back.
+func (w *world) loseDisk() {
+	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
+	if !n.up || w.stats.Restarts > 60 {
+		return
+	}
+	n.stop(w.chance(w.opt.Clean))
+	w.lossAt = w.now
+	w.stats.DiskLosses++
+	im, what := image{}, "is empty"
+	if n.snap != nil && w.chance(0.7) {
+		im, what = *n.snap, "is rolled back"
+	}
+	w.trace.line("%s: the disk %s", n.name, what)
+	if err := n.disk.restore(im); err != nil {
+		w.trace.line("%s: restore: %v", n.name, err)
+	}
+	n.restart(w.between(50*time.Millisecond, 2*time.Second))
+}
+
+func (w *world) jumpClock() {
+	if n := w.running(); n != nil {
+		n.skew += w.between(-time.Hour, time.Hour)
+		w.jumped = true
+		w.trace.line("%s: the clock jumps to %s", n.name, n.skew)
+	}
+}
+
+// cycleGateway lets a gateway go, or one come back; one always stays.
+func (w *world) cycleGateway() {
+	g := w.gates[w.IntN(len(w.gates))]
+	if !g.up {
+		g.start()
+		return
+	}
+	others := 0
+	for _, o := range w.gates {
+		if o.up && o != g {
+			others++
+		}
+	}
+	if others > 0 {
+		g.stop()
+		w.untilHealed(w.between(200*time.Millisecond, 3*time.Second), func() {
+			if !g.up {
+				g.start()
+			}
+		})
+	}
+}
+
+// changeLayout lets a node join, or a member change its weight or leave.
+func (w *world) changeLayout() {
+	for _, n := range w.nodes {
+		if !n.started && w.chance(0.6) {
+			w.trace.line("%s wants to join", n.name)
+			n.restart(0)
+			return
+		}
+	}
+	n := w.running()
+	if n == nil || n.view == nil {
+		return
+	}
+	members := n.view.Settled().Members()
+	m := members[w.IntN(len(members))]
+	c := ring.Change{Kind: ring.ChangeWeight, Member: m}
+	c.Member.Tokens = ring.RandomTokens(ring.NodeID{byte(w.IntN(256)), byte(w.IntN(256)), 1}, 1+w.IntN(2*tokens), func(s ring.Slot) bool {
+		return slices.ContainsFunc(members, func(o ring.Member) bool { return slices.Contains(o.Tokens, s) })
+	})
+	if w.chance(0.25) {
+		c = ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: m.ID}}
+	}
+	w.trace.line("%s is asked for a %s of %s", n.name, c.Kind, w.byID(m.ID).name)
+	n.request(c)
+}

@@ -1,0 +1,296 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+// layoutState is what a process knows of layouts. What it promised is in the store.
+type layoutState struct {
+	view      *ring.View // nil while it knows none
+	fence     ring.Fence // acted on, maybe not durable yet
+	promised  ring.Fence // durable
+	persisted uint64     // hash of the durable view
+	busy      bool       // a step waits for the disk
+	pulls     *pullTask
+	refill    *pullTask
+	joiners   []ring.Change // changes asked for, not proposed yet
+	met       time.Duration
+	gen       int // counts changes of the view
+}
+
+// turnSoon plans a look at what the layouts ask of this node.
+func (n *node) turnSoon(d time.Duration) {
+	if n.turning {
+		return
+	}
+	n.turning = true
+	n.later(d, func() {
+		n.turning = false
+		n.turn()
+		n.turnSoon(time.Duration(float64(n.w.between(50*time.Millisecond, 100*time.Millisecond)) * n.slow))
+	})
+}
+
+// turn does all that can be done now.
+func (n *node) turn() {
+	if n.view == nil {
+		n.askForView()
+		return
+	}
+	if n.doubt {
+		n.healDoubt()
+	}
+	if !n.busy {
+		n.takeStep()
+	}
+	n.propose()
+	n.persist()
+	n.meet()
+}
+
+// takeStep does what the view asks of this node next.
+func (n *node) takeStep() {
+	step := ring.NextStep(n.view, n.id, n.promised)
+	if n.w.bug == AckAll && step.Kind == ring.StepNone {
+		step = n.hastySync(step)
+	}
+	if n.pulls != nil && (step.Kind != ring.StepSync || n.pulls.layout != step.Layout.ID()) {
+		n.pulls.dropped = true
+		n.pulls = nil
+	}
+	switch step.Kind {
+	case ring.StepAck:
+		id := step.Layout.ID()
+		n.raise(func(f *ring.Fence) { f.Acked = id }, func(v *ring.View) { v.MarkAcked(id, n.id) })
+	case ring.StepSwitch:
+		id := step.Layout.ID()
+		n.raise(func(f *ring.Fence) { f.ReadEpoch = max(f.ReadEpoch, id.Epoch) }, func(v *ring.View) { v.MarkSwitched(id, n.id) })
+	case ring.StepSync:
+		id := step.Layout.ID()
+		switch {
+		case n.doubt:
+			// It counts as one that was pulled from, which it must not while it may lack records.
+		case n.pulls == nil:
+			n.pulls = n.startPulls(id, step.Pulls)
+		case n.pulls.done():
+			n.mark(func(v *ring.View) { v.MarkSynced(id, n.id) })
+		}
+	}
+}
+
+// hastySync is the sync that does not wait for everyone to have acknowledged.
+func (n *node) hastySync(none ring.Step) ring.Step {
+	l := n.view.Newest()
+	if l == n.view.Settled() || n.promised.Acked != l.ID() {
+		return none
+	}
+	if _, synced, _ := n.view.Missing(l); !slices.Contains(synced, n.id) {
+		return none
+	}
+	ahead := n.view.Clone()
+	for _, id := range ahead.Required(l) {
+		ahead.MarkAcked(l.ID(), id)
+	}
+	return ring.NextStep(ahead, n.id, n.promised)
+}
+
+// raise changes the fence at once, makes that durable, and then adds this node's mark to the view.
+func (n *node) raise(change func(*ring.Fence), mark func(*ring.View)) {
+	change(&n.fence)
+	next := n.fence
+	alive := n.alive()
+	n.busy = true
+	err := n.store.PutMeta(metaFence, next.Encode(), func(err error) {
+		if !alive() {
+			return
+		}
+		if n.busy = false; err == nil {
+			n.promised = next
+			n.mark(mark)
+		}
+	})
+	n.queued(err)
+}
+
+// mark adds a mark to the durable view, then to the one that others see.
+func (n *node) mark(set func(*ring.View)) {
+	v := n.view.Clone()
+	set(v)
+	n.putView(v, func() {
+		set(n.view)
+		n.changed()
+		n.w.trace.line("%s marks %s", n.name, n.describeLayouts())
+	})
+}
+
+// putView makes a view durable.
+func (n *node) putView(v *ring.View, then func()) {
+	alive, hash := n.alive(), v.Hash()
+	n.busy = true
+	err := n.store.PutMeta(metaView, v.Encode(), func(err error) {
+		if !alive() {
+			return
+		}
+		if n.busy = false; err == nil {
+			n.persisted = hash
+			then()
+		}
+	})
+	n.queued(err)
+}
+
+// queued takes note of whether node state was queued.
+func (n *node) queued(err error) {
+	if err != nil {
+		n.busy = false // the disk is full or being reopened: the next turn tries again
+	}
+	n.commitSoon()
+}
+
+func (n *node) changed() {
+	n.gen++
+	n.turnSoon(0)
+	for _, g := range n.w.gates {
+		g.told(n)
+	}
+}
+
+// persist stores the view where it has changed.
+func (n *node) persist() {
+	if !n.busy && n.view.Hash() != n.persisted {
+		n.putView(n.view.Clone(), func() {})
+	}
+}
+
+// merge takes in what another knows.
+func (n *node) merge(v *ring.View) {
+	if n.view == nil {
+		return
+	}
+	before := n.view.Settled()
+	changed, err := n.view.Merge(v)
+	if err != nil {
+		n.w.trace.line("%s does not merge a view: %v", n.name, err)
+	}
+	if n.view.Settled() != before {
+		n.w.trace.line("%s settles on %s", n.name, n.view.Settled().ID())
+	}
+	if changed {
+		n.changed()
+	}
+}
+
+// meet exchanges views with someone, more often while a change is under way.
+func (n *node) meet() {
+	every := 500 * time.Millisecond
+	if n.view.Newest() != n.view.Settled() {
+		every = 60 * time.Millisecond
+	}
+	if n.w.now-n.met < every {
+		return
+	}
+	n.met = n.w.now
+	to := n.w.nodes[n.w.IntN(len(n.w.nodes))]
+	if to == n || !to.up {
+		return
+	}
+	mine := n.view.Clone()
+	n.tell(to, func() {
+		if to.view == nil {
+			return
+		}
+		to.merge(mine)
+		theirs := to.view.Clone()
+		to.tell(n, func() { n.merge(theirs) })
+	})
+}
+
+// tell has something happen at another node, as the network allows.
+func (n *node) tell(to *node, do func()) {
+	n.w.send(n.idx, to.idx, func() { to.whenAwake(to.life, do) })
+}
+
+// askForView asks some member for a view, and to be proposed.
+func (n *node) askForView() {
+	if n.busy {
+		return
+	}
+	to := n.w.nodes[n.w.IntN(len(n.w.nodes))]
+	if to == n || !to.up {
+		return
+	}
+	join := ring.Change{Kind: ring.ChangeJoin, Member: n.member()}
+	n.tell(to, func() {
+		if to.view == nil {
+			return
+		}
+		to.request(join)
+		theirs := to.view.Clone()
+		to.tell(n, func() {
+			if n.view != nil || n.busy {
+				return
+			}
+			n.putView(theirs, func() {
+				n.view = theirs
+				n.w.trace.line("%s finds the cluster at %s", n.name, theirs.Newest().ID())
+				n.changed()
+			})
+		})
+	})
+}
+
+// request notes a change to propose.
+func (n *node) request(c ring.Change) {
+	for i := range n.joiners {
+		if n.joiners[i].Member.ID == c.Member.ID {
+			return
+		}
+	}
+	n.joiners = append(n.joiners, c)
+}
+
+// propose puts the changes asked for on the settled layout.
+func (n *node) propose() {
+	settled := n.view.Settled()
+	if _, in := settled.Member(n.id); n.busy || !in || len(n.joiners) == 0 || n.view.Newest() != settled {
+		return
+	}
+	var changes []ring.Change
+	for _, c := range n.joiners {
+		_, in := settled.Member(c.Member.ID)
+		if c.Kind == ring.ChangeJoin && in || c.Kind != ring.ChangeJoin && !in {
+			continue
+		}
+		if c.Kind == ring.ChangeLeave && len(settled.Members()) <= n.w.opt.N {
+			continue
+		}
+		changes = append(changes, c)
+	}
+	n.joiners = nil
+	if len(changes) == 0 {
+		return
+	}
+	v := n.view.Clone()
+	if _, err := v.Propose(changes); err != nil {
+		n.w.trace.line("%s does not propose: %v", n.name, err)
+		return
+	}
+	n.putView(v, func() {
+		n.merge(v)
+		n.w.trace.line("%s proposes %s with %d changes", n.name, v.Newest().ID(), len(changes))
+	})
+}
+
+func (n *node) describeLayouts() string {
+	l := n.view.Newest()
+	acked, synced, switched := n.view.Missing(l)
+	if l == n.view.Settled() {
+		return l.ID().String() + " settled"
+	}
+	return l.ID().String() + " missing " + count(acked) + "/" + count(synced) + "/" + count(switched)
+}
+
+func count(ids []ring.NodeID) string { return string(rune('0' + min(len(ids), 9))) }

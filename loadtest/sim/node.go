@@ -1,0 +1,472 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"github.com/dotring/dotring/gateway/quorum"
+	"github.com/dotring/dotring/loadtest/history"
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/kv"
+)
+
+// epoch0 is what a clock shows at the beginning of a run.
+var epoch0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// tokens is how many a member has: few, so that layouts are small.
+const tokens = 6
+
+// Names of a node's durable state in its store.
+const (
+	metaView  = "sim/view"
+	metaFence = "sim/fence"
+)
+
+// node is one storage node: a machine, its disk, and now and then a process.
+type node struct {
+	w       *world
+	idx     int
+	id      ring.NodeID
+	name    string
+	disk    *disk
+	started bool // it has been in use
+	leaving bool // it was taken out of the layout, and does not come back
+
+	// What is gone with the process.
+	up        bool
+	life      int // counts processes, so that what was planned for an earlier one does not happen
+	store     *kv.Store
+	step      *kv.Stepper
+	planted   *planted
+	committed bool // a commit is planned
+	turning   bool // a turn of the layout driver is planned
+	layoutState
+
+	pausedTo time.Duration
+	slow     float64       // times as slow as usual
+	skew     time.Duration // of its clock
+	snap     *image        // an older state of the disk, for a rollback
+
+	// What the machine or its peers remember when the disk does not.
+	doubt      bool   // the disk may lack what was acknowledged; durable
+	remembered uint64 // the highest commit number told to peers
+}
+
+func (n *node) member() ring.Member {
+	return ring.Member{ID: n.id, Name: n.name, Weight: 1, Tokens: ring.RandomTokens(n.id, tokens, nil)}
+}
+
+func (n *node) paused() bool { return n.pausedTo > n.w.now }
+
+func (n *node) clock() time.Time { return epoch0.Add(n.w.now + n.skew) }
+
+// format gives a new node its first view, and starts it.
+func (n *node) format(v *ring.View) error {
+	if err := n.start(); err != nil {
+		return err
+	}
+	err := n.store.PutMeta(metaView, v.Encode(), nil)
+	if err == nil {
+		err = n.store.PutMeta(metaFence, ring.Fence{Acked: v.Settled().ID(), ReadEpoch: v.Settled().ID().Epoch}.Encode(), nil)
+	}
+	if err != nil {
+		return err
+	}
+	n.step.Step()
+	return n.load()
+}
+
+// start opens the store on the disk as it is.
+func (n *node) start() error {
+	cfg := kv.Default()
+	cfg.Open, cfg.Rand, cfg.Now = n.disk.Open, n.w.dice, n.clock
+	cfg.RequestIDMax = 1 << 16
+	store, step, err := kv.OpenStepped(cfg)
+	if err != nil {
+		return err
+	}
+	n.store, n.step = store, step
+	n.up, n.started, n.committed, n.turning = true, true, false, false
+	n.life++
+	n.planted = newPlanted(n)
+	n.layoutState = layoutState{}
+	now := store.Stats().CommitNumber
+	if now < n.remembered && n.w.bug != TrustDisk {
+		n.doubt = true
+	}
+	n.w.trace.line("%s starts, life %d, commit %d of %d, doubt %v", n.name, n.life, now, n.remembered, n.doubt)
+	if err := n.load(); err != nil {
+		return err
+	}
+	n.turnSoon(0)
+	n.later(100*time.Millisecond, n.housekeep)
+	return nil
+}
+
+// load reads the durable layout state.
+func (n *node) load() error {
+	if b, err := n.store.GetMeta(metaView); err == nil {
+		v, err := ring.DecodeView(b)
+		if err != nil {
+			return err
+		}
+		n.view, n.persisted = v, v.Hash()
+	} else if !errors.Is(err, kv.ErrNotFound) {
+		return err
+	}
+	if b, err := n.store.GetMeta(metaFence); err == nil {
+		f, err := ring.DecodeFence(b)
+		if err != nil {
+			return err
+		}
+		n.fence, n.promised = f, f
+	} else if !errors.Is(err, kv.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// stop ends the process: cleanly, or as a power cut would. A last batch may reach the disk without anyone being told.
+func (n *node) stop(clean bool) {
+	n.w.stats.Restarts++
+	n.w.trace.line("%s stops, clean %v", n.name, clean)
+	if clean {
+		n.planted.stopped()
+		if err := n.step.Close(); err != nil {
+			n.w.trace.line("%s: close: %v", n.name, err)
+		}
+	}
+	n.up = false
+	n.life++
+	if !clean && n.w.chance(0.3) {
+		n.step.Step() // its callbacks find that the process is gone
+	}
+	n.disk.crash()
+	for _, g := range n.w.gates {
+		g.lose(n.idx, n.w.between(0, 20*time.Millisecond))
+	}
+}
+
+// later plans something for this process only.
+func (n *node) later(d time.Duration, do func()) {
+	life := n.life
+	n.w.after(d, func() { n.whenAwake(life, do) })
+}
+
+// whenAwake does something unless the process is gone; while it is paused, it waits.
+func (n *node) whenAwake(life int, do func()) {
+	if n.life != life || !n.up {
+		return
+	}
+	if n.paused() {
+		n.w.after(n.pausedTo-n.w.now, func() { n.whenAwake(life, do) })
+		return
+	}
+	do()
+}
+
+// alive wraps a callback that is of no use once the process is gone.
+func (n *node) alive() func() bool {
+	life := n.life
+	return func() bool { return n.up && n.life == life }
+}
+
+// commitSoon plans a commit, if there is none.
+func (n *node) commitSoon() {
+	if n.committed {
+		return
+	}
+	n.committed = true
+	d := n.w.between(n.w.opt.Commit/2, n.w.opt.Commit*3/2)
+	if n.w.chance(0.02) {
+		d *= 10
+	}
+	n.later(time.Duration(float64(d)*n.slow), func() {
+		n.committed = false
+		before := n.store.Stats().Reopenings
+		did, more := n.step.Step()
+		if n.store.Stats().Reopenings != before {
+			n.planted.reopened()
+		}
+		if n.store.Stats().Available {
+			n.remembered = max(n.remembered, n.store.Stats().CommitNumber)
+		}
+		if more {
+			n.commitSoon()
+		} else if did {
+			n.turnSoon(0)
+		}
+	})
+}
+
+// housekeep looks at the disk, and at what may need a commit.
+func (n *node) housekeep() {
+	n.step.Check()
+	n.commitSoon()
+	if len(n.disk.stored) > 0 && n.w.chance(0.05) {
+		n.scrub()
+		return
+	}
+	n.later(500*time.Millisecond, n.housekeep)
+}
+
+// scrub finds the damage on the disk: what is damaged is set aside, and the node starts anew and in doubt.
+func (n *node) scrub() {
+	n.stop(false)
+	count, err := n.disk.discard()
+	n.w.trace.line("%s scrubs: %d damaged records set aside, %v", n.name, count, err)
+	n.doubt = n.doubt || n.w.bug != TrustDisk
+	n.w.lossAt = n.w.now
+	n.restart(10 * time.Millisecond)
+}
+
+// restart starts the process after a pause, however often that takes.
+func (n *node) restart(d time.Duration) {
+	life := n.life
+	n.w.after(d, func() {
+		if n.up || n.life != life {
+			return
+		}
+		if err := n.start(); err != nil {
+			n.w.trace.line("%s does not start: %v", n.name, err)
+			n.disk.crash()
+			n.restart(200 * time.Millisecond)
+		}
+	})
+}
+
+// op is what a request asks for.
+type op int
+
+const (
+	opMint op = iota
+	opApply
+	opRead
+	opDigest
+)
+
+// request is what a gateway sends.
+type request struct {
+	op      op
+	key     []byte
+	left    time.Duration   // until its deadline, when it was sent
+	live    []ring.LayoutID // as the coordinator knew them
+	read    ring.LayoutID   // of reads
+	mint    kv.Mint         // without key and deadline
+	write   *history.Write
+	seen    history.Known // what the mint's context stands for
+	record  []byte
+	fenced  bool // a client's write, and no repair
+	traceID int
+}
+
+// response is what a node answers.
+type response struct {
+	cause   quorum.Cause // None where it was done
+	absent  bool
+	record  []byte
+	digest  record.Digest
+	dot     causal.Dot
+	repeat  bool
+	durable bool
+	view    *ring.View // of a refusal for layouts
+}
+
+// causeOf reads an error of the store.
+func causeOf(err error) quorum.Cause {
+	for _, c := range []struct {
+		err   error
+		cause quorum.Cause
+	}{
+		{kv.ErrInDoubt, quorum.Failed}, {kv.ErrBehind, quorum.Behind}, {kv.ErrOverloaded, quorum.Overloaded},
+		{kv.ErrExpired, quorum.Expired}, {kv.ErrTooManySiblings, quorum.TooLarge}, {kv.ErrTooLarge, quorum.TooLarge},
+		{kv.ErrClockTooLarge, quorum.TooLarge}, {kv.ErrInvalid, quorum.Invalid}, {kv.ErrDiskFull, quorum.DiskFull},
+		{kv.ErrReopening, quorum.Unavailable}, {kv.ErrClosed, quorum.Unavailable},
+	} {
+		if errors.Is(err, c.err) {
+			return c.cause
+		}
+	}
+	return quorum.Failed
+}
+
+// handle works on a request; answer is called once, or, for a mint, twice.
+func (n *node) handle(r *request, answer func(response)) {
+	switch {
+	case n.view == nil:
+		answer(response{cause: quorum.Unavailable})
+	case n.doubt && (r.op == opRead || r.op == opDigest):
+		answer(response{cause: quorum.Failed})
+	case n.doubt && (r.op == opMint || r.fenced):
+		answer(response{cause: quorum.Unavailable})
+	case r.op == opRead || r.op == opDigest:
+		answer(n.read(r))
+	case r.op == opMint:
+		n.mint(r, answer)
+	default:
+		n.apply(r, answer)
+	}
+}
+
+func (n *node) read(r *request) response {
+	if !n.admitRead(r.read) {
+		return n.refusal()
+	}
+	rec, err := n.store.Read(r.key)
+	switch {
+	case errors.Is(err, kv.ErrNotFound):
+		return response{absent: true}
+	case err != nil:
+		return response{cause: causeOf(err)}
+	case r.op == opRead:
+		return response{record: rec}
+	}
+	digest, err := record.DigestOf(rec)
+	if err != nil {
+		return response{cause: quorum.Failed}
+	}
+	return response{digest: digest}
+}
+
+func (n *node) refusal() response { return response{cause: quorum.Fenced, view: n.view.Clone()} }
+
+func (n *node) apply(r *request, answer func(response)) {
+	if r.fenced && !n.admitWrite(r.live) {
+		answer(n.refusal())
+		return
+	}
+	alive := n.alive()
+	n.planted.hear(r.key, r.record)
+	err := n.store.Apply(r.key, r.record, func(_ bool, err error) {
+		if !alive() || n.w.bug == EarlyAck {
+			return
+		}
+		if err != nil {
+			answer(response{cause: causeOf(err)})
+			return
+		}
+		answer(response{durable: true})
+	})
+	n.commitSoon()
+	switch {
+	case err != nil:
+		answer(response{cause: causeOf(err)})
+	case n.w.bug == EarlyAck:
+		answer(response{durable: true})
+	}
+	if len(n.w.replays) < maxReplays && n.w.chance(0.1) {
+		n.w.replays = append(n.w.replays, replay{n.idx, r.key, r.record})
+	}
+}
+
+func (n *node) mint(r *request, answer func(response)) {
+	if !n.view.ReadLayout().Owns(n.id, ring.SlotOf(r.key)) {
+		answer(response{cause: quorum.Unavailable})
+		return
+	}
+	if !n.admitWrite(r.live) {
+		answer(n.refusal())
+		return
+	}
+	m := r.mint
+	m.Key, m.Deadline = r.key, n.clock().Add(r.left)
+	seen := r.seen
+	if m.Context == nil {
+		if local, err := n.newest(r.key); err == nil {
+			seen = n.w.check.Knows(string(r.key), local)
+		}
+	}
+	alive := n.alive()
+	var issued, ended bool
+	var outcome error
+	second := func() {
+		if outcome != nil {
+			answer(response{cause: causeOf(outcome)})
+			return
+		}
+		answer(response{durable: true})
+	}
+	minted, err := n.planted.mint(m, func(err error) {
+		if !alive() || n.w.bug == EarlyAck {
+			return
+		}
+		if ended, outcome = true, err; issued {
+			second()
+		}
+	})
+	n.commitSoon()
+	if err != nil {
+		answer(response{cause: causeOf(err)})
+		return
+	}
+	n.journal(r, minted, seen)
+	issued = true
+	if ended && outcome != nil {
+		second()
+		return
+	}
+	answer(response{record: minted.Record, dot: minted.Dot, repeat: minted.Repeated, durable: ended || n.w.bug == EarlyAck})
+}
+
+// journal tells the history of a dot.
+func (n *node) journal(r *request, m kv.Minted, seen history.Known) {
+	n.w.trace.line("%s mints %s for write %d as %x:%d, repeated %v", n.name, r.key, r.write.ID, m.Dot.Actor[:4], m.Dot.Counter, m.Repeated)
+	if m.Repeated {
+		return
+	}
+	n.w.check.Minted(r.write, m.Dot, seen)
+	set, err := record.Decode(r.key, m.Record)
+	if err != nil {
+		n.w.check.Break(history.Undamaged, "%s minted a record that cannot be read: %v", n.name, err)
+		return
+	}
+	n.w.check.Observe(string(r.key), set, "mint at "+n.name)
+}
+
+// newest returns the key's newest local state.
+func (n *node) newest(key []byte) (causal.Set, error) {
+	rec, err := n.step.Newest(key)
+	if err != nil || rec == nil {
+		return causal.Set{}, err
+	}
+	return record.Decode(key, rec)
+}
+
+// admitWrite says whether a write that knows these layouts is taken.
+func (n *node) admitWrite(live []ring.LayoutID) bool {
+	f := n.fence
+	switch n.w.bug {
+	case NoFence:
+		return true
+	case Stamp:
+		newest := live[len(live)-1]
+		return !(newest.Epoch < f.Acked.Epoch || newest.Epoch == f.Acked.Epoch && newest != f.Acked)
+	case HashBlind:
+		if f.Acked.Epoch <= live[0].Epoch {
+			return true
+		}
+		for _, l := range live {
+			if l.Epoch == f.Acked.Epoch {
+				return true
+			}
+		}
+		return false
+	}
+	return f.AdmitWrite(live)
+}
+
+// admitRead says whether a read by that layout is answered.
+func (n *node) admitRead(id ring.LayoutID) bool { return n.w.bug == ReadFence || n.fence.AdmitRead(id) }
+
+// recordOf returns the durable record of a key, nil where there is none.
+func (n *node) recordOf(key string) []byte {
+	rec, err := n.store.Read([]byte(key))
+	if err != nil && !errors.Is(err, kv.ErrNotFound) {
+		n.w.check.Break(history.Undamaged, "%s cannot read %s after healing: %v", n.name, key, err)
+	}
+	return rec
+}
+
+func slotOf(key string) ring.Slot { return ring.SlotOf([]byte(key)) }

@@ -1,0 +1,150 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options says what a run is like. Swarm draws them from a seed. Rates are of events a second of simulated time.
+type Options struct {
+	Nodes    int // members at the beginning, at least N
+	Spares   int // nodes that may join
+	N, MinW  int
+	Gateways int
+	Clients  int
+	Keys     int
+
+	Think   time.Duration // a client's pause between operations, on average
+	Latency time.Duration // one way, on average
+	Tail    float64       // probability that a message takes up to forty times as long
+	Loss    float64       // probability that a message is lost
+	Twice   float64       // probability that a message arrives twice
+	Commit  time.Duration // the disk's sync, on average
+	News    time.Duration // how often a gateway hears of layouts
+
+	Partitions float64 // rate
+	OneWay     float64 // share of partitions in one direction
+	Crashes    float64
+	Clean      float64 // share of stops that are clean
+	Pauses     float64
+	Slow       float64 // rate at which a node becomes slow for a while
+	DiskFails  float64
+	DiskFull   float64
+	Flaky      float64 // rate at which a node's reads meet flipped bits for a while
+	Damages    float64 // rate of stored bytes damaged for good
+	DiskLoss   float64 // rate at which one machine finds its disk empty or rolled back
+	ClockJumps float64
+	Gates      float64 // rate at which a gateway goes or comes
+	Layouts    float64 // rate of layout changes: joins, weights, leaves
+	Blind      float64 // share of writes without a context
+	Deletes    float64 // share of writes that delete
+}
+
+// quiet is a cluster without faults.
+func quiet() Options {
+	return Options{
+		Nodes: 4, Spares: 2, N: 3, MinW: 2, Gateways: 2, Clients: 6, Keys: 5,
+		Think: 20 * time.Millisecond, Latency: time.Millisecond, Commit: 2 * time.Millisecond, News: 200 * time.Millisecond,
+		Blind: 0.2, Deletes: 0.15, OneWay: 0.3, Clean: 0.3,
+	}
+}
+
+// Swarm draws options from a seed: each fault is off in about half of all runs, so that one cannot always hide
+// another, and sometimes extreme (Groce et al., "Swarm Testing", 2012).
+func Swarm(seed uint64) Options {
+	d := newDice(seed, 1)
+	o := quiet()
+	o.Nodes, o.Spares = 3+d.IntN(3), d.IntN(4)
+	if d.chance(0.15) {
+		o.N, o.MinW, o.Nodes = 5, 3, 5+d.IntN(2)
+	}
+	o.Gateways, o.Clients, o.Keys = 1+d.IntN(3), 4+d.IntN(7), 2+d.IntN(7)
+	o.Blind, o.Deletes = d.Float64()*0.5, d.Float64()*0.4
+	o.Commit = d.between(500*time.Microsecond, 8*time.Millisecond)
+	o.News = []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 4 * time.Second}[d.IntN(3)]
+	rate := func(on, usual float64) float64 {
+		if !d.chance(on) {
+			return 0
+		}
+		if d.chance(0.2) {
+			usual *= 3
+		}
+		return usual * (0.3 + d.Float64())
+	}
+	o.Tail, o.Loss, o.Twice = rate(0.6, 0.05), rate(0.5, 0.02), rate(0.5, 0.05)
+	o.Partitions, o.OneWay = rate(0.5, 0.4), d.Float64()
+	o.Crashes, o.Clean = rate(0.5, 0.4), d.Float64()
+	o.Pauses, o.Slow = rate(0.4, 0.4), rate(0.4, 0.4)
+	o.DiskFails, o.DiskFull = rate(0.4, 0.4), rate(0.2, 0.1)
+	o.Flaky, o.Damages = rate(0.3, 0.3), rate(0.2, 0.2)
+	o.DiskLoss = rate(0.35, 0.2)
+	o.ClockJumps = rate(0.3, 0.5)
+	o.Gates = rate(0.4, 0.3)
+	o.Layouts = rate(0.6, 0.4)
+	if o.Crashes+o.Partitions+o.Pauses+o.DiskFails+o.Layouts == 0 && o.Loss == 0 {
+		o.Crashes, o.Loss = 0.4, 0.01
+	}
+	return o
+}
+
+// String lists what is not zero.
+func (o Options) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "nodes %d+%d N=%d W=%d gateways %d clients %d keys %d", o.Nodes, o.Spares, o.N, o.MinW, o.Gateways, o.Clients, o.Keys)
+	for _, f := range []struct {
+		name string
+		v    float64
+	}{
+		{"tail", o.Tail}, {"loss", o.Loss}, {"twice", o.Twice}, {"partitions", o.Partitions}, {"crashes", o.Crashes},
+		{"pauses", o.Pauses}, {"slow", o.Slow}, {"disk-fails", o.DiskFails}, {"disk-full", o.DiskFull}, {"flaky", o.Flaky},
+		{"damages", o.Damages}, {"disk-loss", o.DiskLoss}, {"clock-jumps", o.ClockJumps}, {"gateways", o.Gates},
+		{"layouts", o.Layouts},
+	} {
+		if f.v > 0 {
+			fmt.Fprintf(&b, " %s %.3g", f.name, f.v)
+		}
+	}
+	return b.String()
+}
+
+// Bug is a mistake planted on purpose, to show that it is found.
+type Bug string
+
+// The planted bugs. Those of causality are named as in the model of causality, those of layouts as in that of layouts.
+const (
+	PutCtx      Bug = "putctx"    // a put answers the record's clock
+	Reuse       Bug = "reuse"     // a start goes on with the old actor, and an old counter
+	Crash       Bug = "crash"     // a start after a crash goes on with the old actor, and skips ahead in the counter
+	Reopen      Bug = "reopen"    // a reopened engine goes on with the old actor
+	Rollback    Bug = "rollback"  // a clean start goes on with the actor on disk, and does not listen for its own counters
+	Absent      Bug = "absent"    // a failed local read is taken for absence
+	PerKey      Bug = "perkey"    // counters are each key's own
+	Ctx         Bug = "ctx"       // the context is left out of the minted clock
+	MintLoses   Bug = "mintloses" // a mint drops all siblings
+	EarlyAck    Bug = "earlyack"  // a write is acknowledged before it is synced
+	DropContext Bug = "dropctx"   // a repair is sent without the clock of what it superseded
+	TrustDisk   Bug = "trustdisk" // an emptied or rolled-back disk is not noticed
+	OneEpoch    Bug = "one_epoch" // a write is counted in the newest layout only
+	NoFence     Bug = "nofence"   // nodes take writes of all layouts
+	SyncOne     Bug = "sync1"     // a new owner syncs from one old owner
+	ReadFence   Bug = "readfence" // nodes answer reads of all layouts
+	HashBlind   Bug = "hash"      // numbers of layouts are compared, and not their contents
+	AckAll      Bug = "ackall"    // the sync does not wait for all acknowledgements
+	Stamp       Bug = "stamp"     // only the newest layout of a write is compared
+)
+
+// Bugs lists all planted bugs.
+func Bugs() []Bug {
+	return []Bug{PutCtx, Reuse, Crash, Reopen, Rollback, Absent, PerKey, Ctx, MintLoses, EarlyAck, DropContext, TrustDisk,
+		OneEpoch, NoFence, SyncOne, ReadFence, HashBlind, AckAll, Stamp}
+}
+
+// ParseBug reads a bug's name; the empty one is none.
+func ParseBug(name string) (Bug, error) {
+	if b := Bug(name); b == "" || slices.Contains(Bugs(), b) {
+		return b, nil
+	}
+	return "", fmt.Errorf("%q is no planted bug; there are %v", name, Bugs())
+}
