@@ -255,7 +255,10 @@ func (n *node) request(c ring.Change) {
 // propose puts the changes asked for on the settled layout.
 func (n *node) propose() {
 	settled := n.view.Settled()
-	if _, in := settled.Member(n.id); n.busy || !in || len(n.joiners) == 0 || n.view.Newest() != settled {
+	if _, in := settled.Member(n.id); !in {
+		n.joiners = nil // whoever asked asks another
+	}
+	if n.busy || len(n.joiners) == 0 || n.view.Newest() != settled {
 		return
 	}
 	var changes []ring.Change

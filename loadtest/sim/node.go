@@ -425,8 +425,11 @@ func (n *node) journal(r *request, m kv.Minted, seen history.Known) {
 	n.w.check.Observe(string(r.key), set, "mint at "+n.name)
 }
 
-// newest returns the key's newest local state.
+// newest returns the key's newest local state, as an observer sees it whom a flaky disk does not trouble.
 func (n *node) newest(key []byte) (causal.Set, error) {
+	flaky := n.disk.flaky
+	n.disk.flaky = 0
+	defer func() { n.disk.flaky = flaky }()
 	rec, err := n.step.Newest(key)
 	if err != nil || rec == nil {
 		return causal.Set{}, err

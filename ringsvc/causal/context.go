@@ -31,12 +31,17 @@ func (c Context) After(d Dot) Context {
 
 // Answer returns the context that a put answers: that of the put after d, or, for a put without one (ctx nil), which
 // replaced all the minting node knew, the clock of the minted set. The record's clock is never the answer to a put with
-// a context: it also covers siblings that the client has not seen, which its next put would then erase.
+// a context: it also covers siblings that the client has not seen, which its next put would then erase. Nor is it where
+// minted shows anything but d, as when a put that was asked for again is answered with what the node holds by then: that
+// client has seen its own write and nothing else.
 func Answer(ctx *Context, minted Set, d Dot) Context {
-	if ctx == nil {
+	switch {
+	case ctx != nil:
+		return ctx.After(d)
+	case len(minted.Siblings) == 1 && minted.Siblings[0].Dot == d:
 		return Context{Vector: minted.Clock}
 	}
-	return ctx.After(d)
+	return Context{Dots: []Dot{d}}
 }
 
 // SatisfiedBy says whether a record with this clock has seen all that the client has (read your writes).
