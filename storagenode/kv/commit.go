@@ -82,7 +82,7 @@ func (c *committer) commitQueued() bool {
 	}
 	next := c.build()
 	begin := time.Now()
-	err := c.life.eng.Apply(&c.batch, s.cfg.Sync == SyncAlways)
+	err := c.write()
 	s.metrics.commit(time.Since(begin), len(c.ops), c.batch.Size())
 	if err == nil {
 		err = c.applied(next)
@@ -288,6 +288,7 @@ func (c *committer) open() error {
 	}
 	if eng.Suspect() {
 		s.suspect.Store(true)
+		s.observed.doubt(nil)
 		s.cfg.Logger.Error().Strs("dropped", eng.Recovery().Details).Msg("the engine dropped data when it was opened")
 	}
 	c.setState(next)
@@ -412,7 +413,7 @@ func (c *committer) drain() error {
 			break
 		}
 		next := c.build()
-		if err := c.life.eng.Apply(&c.batch, s.cfg.Sync == SyncAlways); err != nil {
+		if err := c.write(); err != nil {
 			c.ops = s.queue.take(c.ops, math.MaxInt, math.MaxInt)
 			c.settle(fmt.Errorf("%w: %w", ErrInDoubt, err))
 			return err

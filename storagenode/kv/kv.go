@@ -119,6 +119,8 @@ type Config struct {
 	// Room says with an error that the disk has too little room for more writes; they are then refused with ErrDiskFull
 	// before the engine meets the end of the disk. Called by one goroutine, every CheckEvery. Optional.
 	Room func() error
+	// Observer is told of every change of a record. Optional.
+	Observer Observer
 	// Rand is where actors come from: cryptographically random in a server. Used by one goroutine at a time.
 	Rand io.Reader
 	// Now is the clock.

@@ -57,7 +57,12 @@ func (s *Store) Scan(r ring.Range, after []byte, fn func(key, rec []byte) (more 
 		return err
 	}
 	defer l.gate.RUnlock()
-	return l.eng.Iterate(from, to, func(k, rec []byte) (bool, error) {
+	return l.eng.Iterate(from, to, s.visit(l, fn))
+}
+
+// visit checks what an iteration over records finds before fn sees it.
+func (s *Store) visit(l *life, fn func(key, rec []byte) (bool, error)) func(k, rec []byte) (bool, error) {
+	return func(k, rec []byte) (bool, error) {
 		if l.ending.Load() {
 			if s.closed.Load() {
 				return false, ErrClosed
@@ -71,7 +76,7 @@ func (s *Store) Scan(r ring.Range, after []byte, fn func(key, rec []byte) (more 
 			return false, s.readError(fmt.Errorf("%w: key %x: %w", engine.ErrDamaged, k[recordPrefix:], err))
 		}
 		return fn(k[recordPrefix:], rec)
-	})
+	}
 }
 
 // PutMeta queues a small piece of node state, of MaxMetaValue at most, behind all writes queued before it: when it is

@@ -20,6 +20,7 @@ type Store struct {
 	stripes  []stripe
 	queue    queue
 	requests *requests
+	observed observed
 	minted   atomic.Uint64
 	hints    hintBook
 
@@ -64,6 +65,7 @@ func prepare(cfg Config) (*Store, *committer, error) {
 		closing:  make(chan struct{}), done: make(chan struct{}),
 	}
 	s.queue.init(cfg.QueueMaxItems, cfg.QueueMaxBytes)
+	s.observed.observer = cfg.Observer
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
 		return nil, nil, err

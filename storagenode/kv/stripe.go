@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
 )
 
 // stripeCount is how many locks the keys share.
@@ -42,6 +43,8 @@ type op struct {
 	// waiters are called after call, with the same outcome. Guarded by stripe.pendingMu until done.
 	waiters []callback
 	done    bool
+
+	before, after record.Digest // of the record that is replaced, and of rec
 
 	dot       causal.Dot
 	request   requestID

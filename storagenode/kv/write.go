@@ -436,7 +436,7 @@ func newRecordOp(l *life, p *place, old, rec []byte) (*op, error) {
 	if old == nil {
 		o.keysMore = 1
 	}
-	return o, nil
+	return o, o.digest(old)
 }
 
 // logLimit logs a mint refused by a limit, at most one a second.
