@@ -165,6 +165,9 @@ func measure(ctx context.Context, cfg Config, sides [2]side, dir string, cmp *re
 					cfg.Say(fmt.Sprintf("%s, %d connections, round %d of %d: %s", mix.Name, connections, round+1, cfg.Rounds, s.name))
 					turn, err := cfg.turn(ctx, s, sides[1-i], mix, connections)
 					if err != nil {
+						if len(cell.A) > 0 { // what was measured of it is told, and is not valid
+							cmp.Cells = append(cmp.Cells, cell)
+						}
 						return err
 					}
 					if i == 0 {

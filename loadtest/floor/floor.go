@@ -93,6 +93,11 @@ func Run(ctx context.Context, cfg Config) (report.Floor, error) {
 
 func (m *meter) all(ctx context.Context) error {
 	put, get, err := m.cluster(ctx)
+	for _, o := range []report.Operation{put, get} {
+		if o.Cluster > 0 { // told also where the parts are never measured
+			m.out.Operations = append(m.out.Operations, o)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -115,7 +115,10 @@ func (f Floor) Text(w io.Writer) error {
 	}
 	b.WriteString(Table(rows))
 	for _, o := range f.Operations {
-		fmt.Fprintf(&b, "\n%s: the cluster %.1f µs at %.0f/s, its parts %.1f µs, ratio %.2f", o.Name, o.Cluster, o.Rate, o.Sum(), o.Ratio())
+		fmt.Fprintf(&b, "\n%s: the cluster %.1f µs at %.0f/s", o.Name, o.Cluster, o.Rate)
+		if len(o.Needs) > 0 {
+			fmt.Fprintf(&b, ", its parts %.1f µs, ratio %.2f", o.Sum(), o.Ratio())
+		}
 		if !o.Valid {
 			b.WriteString("  NOT VALID")
 		}

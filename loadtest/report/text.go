@@ -10,10 +10,10 @@ const pageText = `<!doctype html>
 <style>
 :root{--bg:#fff;--fg:#1a1c1f;--soft:#5b6168;--line:#d9dde2;--s0:#0072b2;--s1:#d55e00;--s2:#00795a;--s3:#a8487e;--s4:#8a6a00;--s5:#2b8cbe;--s6:#6a51a3;--s7:#444}
 @media (prefers-color-scheme:dark){:root{--bg:#15181c;--fg:#e7eaee;--soft:#9aa3ad;--line:#333a42;--s0:#5ab4f0;--s1:#ff9d5c;--s2:#3ecf9f;--s3:#e592bf;--s4:#e6c34a;--s5:#9bd3f5;--s6:#b9a5ea;--s7:#ccc}}
-body{background:var(--bg);color:var(--fg);font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}
+body{background:var(--bg);color:var(--fg);font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}p.soft,.soft{color:var(--soft)}
 table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}
-th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child,td.l,th.l{text-align:left}
+th,td{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child,td.l,th.l{text-align:left}
 svg{width:100%;height:auto;max-width:60rem;display:block;margin:.4rem 0}svg text{fill:var(--fg);font:12px system-ui,sans-serif}svg .axis{fill:var(--soft)}
 svg .grid{stroke:var(--line);stroke-width:1}svg polyline{fill:none;stroke-width:1.8}svg .whisker{stroke:var(--fg);stroke-width:1.2}
 .c0,.k0{stroke:var(--s0)}.c1,.k1{stroke:var(--s1)}.c2,.k2{stroke:var(--s2)}.c3,.k3{stroke:var(--s3)}.c4,.k4{stroke:var(--s4)}.c5,.k5{stroke:var(--s5)}.c6,.k6{stroke:var(--s6)}.c7,.k7{stroke:var(--s7)}

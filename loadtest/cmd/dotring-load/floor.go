@@ -52,7 +52,7 @@ func (c *floorCommand) Run(ctx context.Context) error {
 		},
 		Records: c.Records, ValueSize: c.ValueSize, Load: cfg, Each: c.Each, Say: func(s string) { fmt.Fprintln(os.Stderr, s) },
 	})
-	if len(got.Parts) == 0 {
+	if len(got.Parts) == 0 && len(got.Operations) == 0 {
 		return err
 	}
 	if textErr := got.Text(os.Stdout); textErr != nil {
