@@ -51,6 +51,12 @@ type Config struct {
 	// CompactionRate bounds the bytes per second that compaction writes; 0 (default) for no bound, else at least 1 MiB.
 	CompactionRate int64
 
+	// HintBytesMax and HintAgeMax bound the writes that this node takes in for others that are away: the bytes of all, and
+	// how long it has kept some for one node. Beyond them it refuses more; it drops none. 0 for no bound. Default 4 GiB
+	// and 24 h.
+	HintBytesMax int64
+	HintAgeMax   time.Duration
+
 	// GossipInterval is the time between probes of other members, 100 ms to 1 minute. Default 1 s.
 	GossipInterval time.Duration
 	// GossipKeyFile holds a JSON array of base64 keys, the first encrypts. Empty: gossip is in the clear.
@@ -79,6 +85,7 @@ func Default() Config {
 		Label:    "dotring",
 		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
 		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
+		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour,
 		GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
 		Workers: 32, QueueMax: 16384, DrainWait: 10 * time.Second,
 	}
@@ -107,6 +114,8 @@ func (c Config) Validate() error {
 	f.add(c.Engine == EngineLevelDB || c.Engine == EngineMemory, "engine: %q is neither %q nor %q", c.Engine, EngineLevelDB, EngineMemory)
 	f.add(c.GossipInterval >= 100*time.Millisecond && c.GossipInterval <= time.Minute,
 		"gossip-interval: %v is not between 100ms and 1m", c.GossipInterval)
+	f.add(c.HintBytesMax >= 0, "hint-bytes-max: %d is negative", c.HintBytesMax)
+	f.add(c.HintAgeMax >= 0, "hint-age-max: %v is negative", c.HintAgeMax)
 	f.add(c.Replicas >= 1 && c.Replicas <= ring.MaxReplicas, "replicas: %d is not between 1 and %d", c.Replicas, ring.MaxReplicas)
 	f.add(c.MinWrite >= 1 && c.MinWrite <= max(c.Replicas, 1), "min-write: %d is not between 1 and replicas (%d)", c.MinWrite, c.Replicas)
 	f.add(c.Workers >= 1 && c.Workers <= 1024, "workers: %d is not between 1 and 1024", c.Workers)

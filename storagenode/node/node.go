@@ -28,6 +28,7 @@ import (
 	"github.com/dotring/dotring/storagenode/engine/leveldb"
 	"github.com/dotring/dotring/storagenode/engine/memory"
 	"github.com/dotring/dotring/storagenode/internal/datadir"
+	"github.com/dotring/dotring/storagenode/internal/handoff"
 	"github.com/dotring/dotring/storagenode/internal/layout"
 	"github.com/dotring/dotring/storagenode/internal/stream"
 	"github.com/dotring/dotring/storagenode/kv"
@@ -65,16 +66,17 @@ type Node struct {
 	reg     *prometheus.Registry
 	started time.Time
 
-	dir    *datadir.Dir
-	id     ring.NodeID
-	store  *kv.Store
-	state  *layout.State
-	doubt  *layout.Doubt
-	gossip *membership.Cluster
-	driver *layout.Driver
-	stream *stream.Server
-	peers  *peers
-	watch  *broadcast
+	dir     *datadir.Dir
+	id      ring.NodeID
+	store   *kv.Store
+	state   *layout.State
+	doubt   *layout.Doubt
+	gossip  *membership.Cluster
+	driver  *layout.Driver
+	handoff *handoff.Replayer
+	stream  *stream.Server
+	peers   *peers
+	watch   *broadcast
 
 	grpcListener  net.Listener
 	adminListener net.Listener
@@ -82,6 +84,7 @@ type Node struct {
 	admin         *http.Server
 	health        *health.Server
 	pulls         chan struct{} // tokens of pulls being served
+	deliveries    chan struct{} // and of deliveries
 
 	reach    reach
 	ran      atomic.Bool
@@ -99,7 +102,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if deps.Registry == nil {
 		return nil, errors.New("configuration: a metrics registry is needed")
 	}
-	n := &Node{cfg: cfg, reg: deps.Registry, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed)}
+	n := &Node{cfg: cfg, reg: deps.Registry, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed), deliveries: make(chan struct{}, deliveriesServed)}
 	n.log = deps.Logger.With().Str("node", cfg.Name).Logger()
 	if err := n.open(deps); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -144,6 +147,11 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
+	if n.handoff, err = handoff.New(handoff.Config{
+		Self: n.id, Store: n.store, State: n.handoffState, Peers: n.peers, Logger: n.log, Registerer: n.reg,
+	}); err != nil {
+		return err
+	}
 	if n.stream, err = stream.New(stream.Config{
 		Node: n.id, Store: n.store, Layouts: n.state, Workers: n.cfg.Workers, QueueMax: n.cfg.QueueMax,
 		InDoubt: n.doubt.In, ForeignCluster: n.driver.Foreign, Logger: n.log, Registerer: n.reg,
@@ -167,6 +175,7 @@ func (n *Node) listen() (err error) {
 func (n *Node) openStore(open engine.Opener) (err error) {
 	cfg := kv.Default()
 	cfg.Open, cfg.Sync, cfg.Logger, cfg.Registerer = open, n.cfg.Sync, n.log, n.reg
+	cfg.Hints.BytesMax, cfg.Hints.AgeMax = n.cfg.HintBytesMax, n.cfg.HintAgeMax
 	if cfg.Open == nil {
 		switch n.cfg.Engine {
 		case EngineMemory:
@@ -286,6 +295,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var owned sync.WaitGroup
 	failed := make(chan error, 3)
 	owned.Go(func() { n.driver.Run(back) })
+	owned.Go(func() { n.handoff.Run(back) })
 	owned.Go(func() { n.joinGossip(back) })
 	owned.Go(func() { n.followHealth(back) })
 	owned.Go(func() {

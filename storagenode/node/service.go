@@ -180,6 +180,7 @@ func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev
 	if resp.DiskBytes == 0 {
 		resp.DiskBytes = uint64(max(stats.Bytes, 0)) // still in the engine's log or memory
 	}
+	resp.Hints, resp.HintBytes = uint64(max(stats.Hints, 0)), uint64(max(stats.HintBytes, 0))
 	if k := n.state.Known(); k != nil {
 		resp.Synced = layoutName(k.Synced)
 	}

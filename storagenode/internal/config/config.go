@@ -55,6 +55,9 @@ type flags struct {
 	Sync           *string `help:"When a write is acknowledged: always (after fsync), interval, none (always)." placeholder:"MODE"`
 	CompactionRate *string `help:"Most that compaction writes a second, as in 64MiB; 0 for no limit (0)." placeholder:"SIZE"`
 
+	HintBytesMax *string `help:"Most that is kept for other nodes that are away, as in 4GiB; 0 for no limit (4GiB)." placeholder:"SIZE"`
+	HintAgeMax   *string `help:"How long a node may be away for more to be kept for it; 0 for no limit (24h)." placeholder:"DURATION"`
+
 	GossipInterval *string `help:"Time between probes of other nodes (1s)." placeholder:"DURATION"`
 	GossipKeyFile  *string `help:"JSON array of base64 keys that encrypt gossip." placeholder:"FILE"`
 
@@ -295,6 +298,8 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 	})
 	c.duration("join-wait", f.JoinWait, &n.JoinWait)
 	c.duration("gossip-interval", f.GossipInterval, &n.GossipInterval)
+	c.size("hint-bytes-max", f.HintBytesMax, &n.HintBytesMax)
+	c.duration("hint-age-max", f.HintAgeMax, &n.HintAgeMax)
 	c.integer("replicas", f.Replicas, &n.Replicas)
 	c.integer("min-write", f.MinWrite, &n.MinWrite)
 	if f.MinWrite == nil {

@@ -117,6 +117,14 @@ func (f *fakeStore) Apply(key, rec []byte, done func(bool, error)) error {
 	return nil
 }
 
+func (f *fakeStore) ApplyHint(targets []ring.NodeID, key, rec []byte, done func(error)) error {
+	return f.Apply(append(targets[0][:], key...), rec, func(_ bool, err error) { done(err) })
+}
+
+func (f *fakeStore) ReadHeld(key []byte) ([]byte, error) {
+	return f.Read(append([]byte("held/"), key...))
+}
+
 // flush ends what waits for the disk and says how much that was.
 func (f *fakeStore) flush() int {
 	f.mu.Lock()

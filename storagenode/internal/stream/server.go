@@ -50,7 +50,9 @@ const (
 type Store interface {
 	Mint(m kv.Mint, durable func(error)) (kv.Minted, error)
 	Apply(key, rec []byte, done func(changed bool, err error)) error
+	ApplyHint(targets []ring.NodeID, key, rec []byte, done func(error)) error
 	Read(key []byte) ([]byte, error)
+	ReadHeld(key []byte) ([]byte, error)
 	Actor() causal.Actor
 }
 

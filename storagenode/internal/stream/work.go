@@ -22,6 +22,7 @@ var refusals = []struct {
 	{kv.ErrInDoubt, storagev1.Status_STATUS_FAILED},
 	{kv.ErrBehind, storagev1.Status_STATUS_BEHIND},
 	{kv.ErrOverloaded, storagev1.Status_STATUS_OVERLOADED},
+	{kv.ErrHintsFull, storagev1.Status_STATUS_OVERLOADED},
 	{kv.ErrExpired, storagev1.Status_STATUS_EXPIRED},
 	{kv.ErrTooManySiblings, storagev1.Status_STATUS_TOO_LARGE},
 	{kv.ErrTooLarge, storagev1.Status_STATUS_TOO_LARGE},
@@ -144,7 +145,7 @@ func (s *Server) read(c *conn, f *frame, r *storagev1.Request) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_FENCED, "")
 		return
 	}
-	rec, err := s.cfg.Store.Read(r.GetKey())
+	rec, err := s.record(r.GetKey())
 	if err != nil {
 		s.fail(c, f, r, err)
 		return
@@ -170,17 +171,31 @@ func (s *Server) apply(c *conn, f *frame, r *storagev1.Request) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_INVALID, "an apply needs a cause")
 		return
 	}
+	targets, fault := s.hintTargets(r)
+	if fault == "" && len(targets) > 0 && !fenced {
+		fault = "only a client's write is kept as a hint"
+	}
+	if fault != "" {
+		s.refuse(c, f, r, storagev1.Status_STATUS_INVALID, fault)
+		return
+	}
 	if fenced && !s.cfg.Layouts.BeginWrite(f.live) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_FENCED, "")
 		return
 	}
-	err := s.cfg.Store.Apply(r.GetKey(), r.GetRecord(), func(_ bool, err error) {
+	done := func(err error) {
 		if err != nil {
 			s.fail(c, f, r, err)
 			return
 		}
 		s.finish(c, f, r, &storagev1.Response{Id: r.GetId(), Status: storagev1.Status_STATUS_OK, Durable: true})
-	})
+	}
+	var err error
+	if len(targets) > 0 {
+		err = s.cfg.Store.ApplyHint(targets, r.GetKey(), r.GetRecord(), done)
+	} else {
+		err = s.cfg.Store.Apply(r.GetKey(), r.GetRecord(), func(_ bool, err error) { done(err) })
+	}
 	if fenced {
 		s.cfg.Layouts.EndWrite()
 	}
@@ -190,7 +205,12 @@ func (s *Server) apply(c *conn, f *frame, r *storagev1.Request) {
 }
 
 func (s *Server) mint(c *conn, f *frame, r *storagev1.Request) {
-	if !s.cfg.Layouts.Owns(ring.SlotOf(r.GetKey())) {
+	targets, fault := s.hintTargets(r)
+	if fault != "" {
+		s.refuse(c, f, r, storagev1.Status_STATUS_INVALID, fault)
+		return
+	}
+	if len(targets) == 0 && !s.cfg.Layouts.Owns(ring.SlotOf(r.GetKey())) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_UNAVAILABLE, "the node does not own the key")
 		return
 	}
@@ -198,6 +218,7 @@ func (s *Server) mint(c *conn, f *frame, r *storagev1.Request) {
 		Key: r.GetKey(), Value: r.GetValue(), ContentType: r.GetContentType(), Meta: r.GetMeta(), Tombstone: r.GetTombstone(),
 		Checksum: r.GetChecksum(), RequestID: r.GetRequestId(), ClientRequestID: r.GetClientRequestId(), Base: r.GetBase(),
 		Deadline: f.at.Add(time.Duration(r.GetTimeoutMs()) * time.Millisecond),
+		HintFor:  targets,
 	}
 	if r.GetHasContext() {
 		ctx, err := causal.DecodeContext(r.GetContext())

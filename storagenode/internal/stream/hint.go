@@ -1,0 +1,56 @@
+package stream
+
+import (
+	"errors"
+	"slices"
+
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/kv"
+)
+
+// hintsMost bounds the primaries that one request names: those of two layouts.
+const hintsMost = 2 * ring.MaxReplicas
+
+// hintTargets reads whom a record is kept for. fault says what is wrong with it.
+func (s *Server) hintTargets(r *storagev1.Request) (targets []ring.NodeID, fault string) {
+	if len(r.GetHintFor()) > hintsMost {
+		return nil, "a hint for too many nodes"
+	}
+	for _, b := range r.GetHintFor() {
+		if len(b) != 16 {
+			return nil, "a hint for a node whose id is not 16 bytes"
+		}
+		id := ring.NodeID(b)
+		if id.IsZero() || id == s.cfg.Node || slices.Contains(targets, id) {
+			return nil, "a hint for nobody, for the node itself or for one node twice"
+		}
+		targets = append(targets, id)
+	}
+	return targets, ""
+}
+
+// record returns the record that a read is answered from. A node that does not own the slot answers with what it keeps of
+// the key for others, which gateways merge in and never count.
+func (s *Server) record(key []byte) ([]byte, error) {
+	if s.cfg.Layouts.Owns(ring.SlotOf(key)) {
+		return s.cfg.Store.Read(key)
+	}
+	return s.cfg.Store.ReadHeld(key)
+}
+
+// StatusOf is what a request that ended with this error of the store is answered with; OK for nil. Unless the store is
+// in doubt about a write, nothing was done.
+func StatusOf(err error) storagev1.Status {
+	if err == nil {
+		return storagev1.Status_STATUS_OK
+	}
+	st := statusOf(err)
+	if st == storagev1.Status_STATUS_FAILED && !errors.Is(err, kv.ErrInDoubt) {
+		return storagev1.Status_STATUS_UNAVAILABLE
+	}
+	return st
+}
+
+// Pressure is how full the queue of requests is, 0 to 1.
+func (s *Server) Pressure() float64 { return float64(s.queued.Load()) / float64(s.cfg.QueueMax) }
