@@ -291,12 +291,12 @@ func (m *meter) frames(ctx context.Context) error {
 	return m.server(ctx, PartFrames, func(addr string, p load.Process) error {
 		for _, s := range shapes(m.cfg.ValueSize) {
 			m.cfg.Say(s.name)
-			n, err := echoLoad(ctx, addr, s, m.cfg.Load.Connections, nodes, m.cfg.Each/4) // warms up
+			n, err := echoLoad(ctx, addr, s, m.cfg.Load.Connections, nodes, m.cfg.Each/4, 0) // warms up
 			if err != nil || n == 0 {
 				return errors.Join(err, ctx.Err(), fmt.Errorf("floor: %s: %d answers", s.name, n))
 			}
 			took, cpu, err := spent([]load.Process{p}, func() error {
-				n, err = echoLoad(ctx, addr, s, m.cfg.Load.Connections, nodes, m.cfg.Each)
+				n, err = echoLoad(ctx, addr, s, m.cfg.Load.Connections, nodes, m.cfg.Each, 0)
 				return err
 			})
 			if err = errors.Join(err, ctx.Err()); err != nil {

@@ -51,7 +51,7 @@ type echo struct {
 }
 
 func (e echo) Exchange(st grpc.BidiStreamingServer[storagev1.Frame, storagev1.Frame]) error {
-	record := make([]byte, 8<<20)
+	record := make([]byte, e.largest())
 	for {
 		in, err := st.Recv()
 		if errors.Is(err, io.EOF) {
@@ -79,6 +79,15 @@ func (e echo) Exchange(st grpc.BidiStreamingServer[storagev1.Frame, storagev1.Fr
 			return err
 		}
 	}
+}
+
+// largest is the size of the longest answer.
+func (e echo) largest() int {
+	n := 16 // an actor
+	for _, s := range e.byOp {
+		n = max(n, s.answer)
+	}
+	return n
 }
 
 // serveFrames serves the echo until done is closed.
@@ -114,8 +123,8 @@ type lane struct {
 const laneQueue = 64 << 10
 
 // echoLoad sends requests of one shape from as many callers as there are connections, over as many streams as there are
-// nodes, for a time, and returns how many were answered.
-func echoLoad(ctx context.Context, addr string, s shape, callers, streams int, d time.Duration) (int64, error) {
+// nodes, for a time or until about so many were answered (0 for no such limit), and returns how many were.
+func echoLoad(ctx context.Context, addr string, s shape, callers, streams int, d time.Duration, limit int64) (int64, error) {
 	ctx, cancel := context.WithCancel(ctx) // without a deadline, which the server would learn of and enforce first
 	defer cancel()
 	defer time.AfterFunc(d, cancel).Stop()
@@ -140,7 +149,13 @@ func echoLoad(ctx context.Context, addr string, s shape, callers, streams int, d
 		wg.Go(func() { errs <- endOn(ctx, cancel, l.receive(s)) })
 	}
 	for i, c := range all {
-		wg.Go(func() { errs <- endOn(ctx, cancel, c.call(ctx, lanes[i%streams], s, &total)) })
+		wg.Go(func() {
+			errs <- endOn(ctx, cancel, c.call(ctx, lanes[i%streams], s, func() {
+				if total.Add(1) == limit {
+					cancel()
+				}
+			}))
+		})
 	}
 	wg.Wait()
 	close(errs)
@@ -216,7 +231,7 @@ func (l *lane) receive(s shape) error {
 	}
 }
 
-func (c *caller) call(ctx context.Context, l *lane, s shape, total *atomic.Int64) error {
+func (c *caller) call(ctx context.Context, l *lane, s shape, answered func()) error {
 	key, value, record := make([]byte, keySize), make([]byte, s.value), make([]byte, s.record)
 	trace := "RRRRRRRRRRRRRRRRRRRRRRRRRR"
 	for {
@@ -229,7 +244,7 @@ func (c *caller) call(ctx context.Context, l *lane, s shape, total *atomic.Int64
 		}
 		select {
 		case <-c.done:
-			total.Add(1)
+			answered()
 		case <-ctx.Done():
 			return nil
 		}
