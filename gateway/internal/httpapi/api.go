@@ -62,7 +62,8 @@ type API struct {
 
 // commonHeaders are header values that are the same in every answer; they are shared and never modified.
 type commonHeaders struct {
-	nosniff, sandbox, vary, noStore, noCache, typeJSON, typeProblem, typeSiblings []string
+	nosniff, sandbox, vary, noStore, noCache, typeJSON, typeProblem, typeSiblings, typeYAML []string
+	documentETag, documentCache                                                             []string
 }
 
 const (
@@ -81,7 +82,8 @@ func New(cfg Config) (*API, error) {
 			nosniff: []string{"nosniff"}, sandbox: []string{"sandbox"}, noStore: []string{"no-store"},
 			noCache: []string{"private, no-cache"}, typeJSON: []string{"application/json"},
 			typeProblem: []string{problem.ContentType}, typeSiblings: []string{siblingsType},
-			vary: []string{"Kv-Context, Accept, Authorization"},
+			vary: []string{"Kv-Context, Accept, Authorization"}, typeYAML: []string{"application/yaml"},
+			documentETag: []string{documentETag()}, documentCache: []string{"no-cache"},
 		}}
 	if a.cors != nil {
 		a.common.vary = []string{"Kv-Context, Accept, Authorization, Origin"}
@@ -108,6 +110,7 @@ func (a *API) routes() {
 	a.router.HandleFunc(inspectPrefix+"*", a.handle(opCluster, a.inspect))
 	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
 	a.router.HandleFunc("/readyz", a.handle(opHealth, a.readyz))
+	a.router.HandleFunc("/openapi.yaml", a.handle(opOther, a.document))
 	unknown := a.handle(opOther, func(x *exchange, r *http.Request) { x.fail(r, problem.ErrNoPath) })
 	a.router.NotFound(unknown)
 	a.router.MethodNotAllowed(a.handle(opOther, a.unknownMethod))
