@@ -85,3 +85,13 @@ fuzz: ## fuzz every decoder in turn (FUZZTIME=10s each)
 	  for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' $$f); do \
 	    echo "$$f $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f); \
 	  done; done
+
+SEEDS ?= 200
+
+.PHONY: sim
+sim: ## simulate clusters under faults (SEEDS=200 fresh ones)
+	@go run ./loadtest/cmd/dotring-load sim --fresh --seeds $(SEEDS)
+
+.PHONY: soak-sim
+soak-sim: ## simulate a thousand clusters
+	@go run ./loadtest/cmd/dotring-load sim --seeds 1000

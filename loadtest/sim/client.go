@@ -169,7 +169,7 @@ func (c *client) acked(k int, o *putOp, began time.Duration) {
 	mine := &c.known[k]
 	mine.has = true
 	mine.ctx = causal.Answer(o.context, o.set, o.dot)
-	if c.w.bug == PutCtx {
+	if c.w.bug == PutCtx || c.w.bug == RepeatCtx && o.context == nil {
 		mine.ctx = causal.Context{Vector: o.set.Clock}
 	}
 	mine.seen = c.w.check.After(name, o.seen, o.dot)

@@ -228,15 +228,31 @@ func (w *world) changeLayout() {
 	if n == nil || n.view == nil {
 		return
 	}
-	members := n.view.Settled().Members()
+	changes := 1
+	if w.opt.Upheaval {
+		changes = 1 + w.IntN(4)
+	}
+	for range changes {
+		c := w.randomChange(n.view.Settled().Members())
+		w.trace.line("%s is asked for a %s of %s", n.name, c.Kind, w.byID(c.Member.ID).name)
+		n.request(c)
+	}
+	if w.opt.Upheaval && w.chance(0.3) {
+		if o := w.running(); o != nil && o != n && o.view != nil {
+			o.request(w.randomChange(o.view.Settled().Members()))
+		}
+	}
+}
+
+// randomChange lets a member take other tokens, or leave.
+func (w *world) randomChange(members []ring.Member) ring.Change {
 	m := members[w.IntN(len(members))]
+	if w.chance(0.15) {
+		return ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: m.ID}}
+	}
 	c := ring.Change{Kind: ring.ChangeWeight, Member: m}
 	c.Member.Tokens = ring.RandomTokens(ring.NodeID{byte(w.IntN(256)), byte(w.IntN(256)), 1}, 1+w.IntN(2*tokens), func(s ring.Slot) bool {
 		return slices.ContainsFunc(members, func(o ring.Member) bool { return slices.Contains(o.Tokens, s) })
 	})
-	if w.chance(0.25) {
-		c = ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: m.ID}}
-	}
-	w.trace.line("%s is asked for a %s of %s", n.name, c.Kind, w.byID(m.ID).name)
-	n.request(c)
+	return c
 }

@@ -245,8 +245,12 @@ func (g *gateway) call(id ring.NodeID, r *request, deliver func(answer)) {
 			c.arrived(r.op, resp)
 		})
 	}
-	nodeLife := n.life
+	nodeLife, arrived := n.life, false
 	g.w.send(g.place(), n.idx, func() {
+		if arrived && r.op == opMint {
+			return // a stream delivers once; only what may be done twice is also delivered twice
+		}
+		arrived = true
 		n.whenAwake(nodeLife, func() {
 			work := time.Duration(float64(50*time.Microsecond) * n.slow * n.slow)
 			n.later(work, func() {

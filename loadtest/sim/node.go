@@ -205,7 +205,7 @@ func (n *node) commitSoon() {
 func (n *node) housekeep() {
 	n.step.Check()
 	n.commitSoon()
-	if len(n.disk.stored) > 0 && n.w.chance(0.05) {
+	if len(n.disk.stored) > 0 && (!n.w.faulty || n.w.chance(0.05)) {
 		n.scrub()
 		return
 	}

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -38,6 +37,7 @@ type Options struct {
 	ClockJumps float64
 	Gates      float64 // rate at which a gateway goes or comes
 	Layouts    float64 // rate of layout changes: joins, weights, leaves
+	Upheaval   bool    // layout changes concern several members, and come from several members at once
 	Blind      float64 // share of writes without a context
 	Deletes    float64 // share of writes that delete
 }
@@ -83,10 +83,28 @@ func Swarm(seed uint64) Options {
 	o.ClockJumps = rate(0.3, 0.5)
 	o.Gates = rate(0.4, 0.3)
 	o.Layouts = rate(0.6, 0.4)
+	if d.chance(0.3) {
+		o.upheaval(d)
+	}
+	if d.chance(0.2) {
+		o.Commit = d.between(20*time.Millisecond, 120*time.Millisecond)
+	}
 	if o.Crashes+o.Partitions+o.Pauses+o.DiskFails+o.Layouts == 0 && o.Loss == 0 {
 		o.Crashes, o.Loss = 0.4, 0.01
 	}
 	return o
+}
+
+// upheaval makes layouts the main thing: all the time most owners change, and gateways hear of it late.
+func (o *Options) upheaval(d dice) {
+	o.Upheaval = true
+	o.N, o.MinW, o.Nodes, o.Spares, o.Gateways = 3, 2, 5+d.IntN(2), d.IntN(2), 3
+	o.Layouts = 1 + 3*d.Float64()
+	o.News = []time.Duration{500 * time.Millisecond, 4 * time.Second, 15 * time.Second}[d.IntN(3)]
+	o.Keys = 2 + d.IntN(3)
+	for _, f := range []*float64{&o.Tail, &o.Loss, &o.Partitions, &o.Crashes, &o.Pauses, &o.DiskFails, &o.DiskLoss, &o.DiskFull, &o.Gates} {
+		*f *= 0.4 // a layout settles only when all members can be reached
+	}
 }
 
 // String lists what is not zero.
@@ -106,45 +124,8 @@ func (o Options) String() string {
 			fmt.Fprintf(&b, " %s %.3g", f.name, f.v)
 		}
 	}
-	return b.String()
-}
-
-// Bug is a mistake planted on purpose, to show that it is found.
-type Bug string
-
-// The planted bugs. Those of causality are named as in the model of causality, those of layouts as in that of layouts.
-const (
-	PutCtx      Bug = "putctx"    // a put answers the record's clock
-	Reuse       Bug = "reuse"     // a start goes on with the old actor, and an old counter
-	Crash       Bug = "crash"     // a start after a crash goes on with the old actor, and skips ahead in the counter
-	Reopen      Bug = "reopen"    // a reopened engine goes on with the old actor
-	Rollback    Bug = "rollback"  // a clean start goes on with the actor on disk, and does not listen for its own counters
-	Absent      Bug = "absent"    // a failed local read is taken for absence
-	PerKey      Bug = "perkey"    // counters are each key's own
-	Ctx         Bug = "ctx"       // the context is left out of the minted clock
-	MintLoses   Bug = "mintloses" // a mint drops all siblings
-	EarlyAck    Bug = "earlyack"  // a write is acknowledged before it is synced
-	DropContext Bug = "dropctx"   // a repair is sent without the clock of what it superseded
-	TrustDisk   Bug = "trustdisk" // an emptied or rolled-back disk is not noticed
-	OneEpoch    Bug = "one_epoch" // a write is counted in the newest layout only
-	NoFence     Bug = "nofence"   // nodes take writes of all layouts
-	SyncOne     Bug = "sync1"     // a new owner syncs from one old owner
-	ReadFence   Bug = "readfence" // nodes answer reads of all layouts
-	HashBlind   Bug = "hash"      // numbers of layouts are compared, and not their contents
-	AckAll      Bug = "ackall"    // the sync does not wait for all acknowledgements
-	Stamp       Bug = "stamp"     // only the newest layout of a write is compared
-)
-
-// Bugs lists all planted bugs.
-func Bugs() []Bug {
-	return []Bug{PutCtx, Reuse, Crash, Reopen, Rollback, Absent, PerKey, Ctx, MintLoses, EarlyAck, DropContext, TrustDisk,
-		OneEpoch, NoFence, SyncOne, ReadFence, HashBlind, AckAll, Stamp}
-}
-
-// ParseBug reads a bug's name; the empty one is none.
-func ParseBug(name string) (Bug, error) {
-	if b := Bug(name); b == "" || slices.Contains(Bugs(), b) {
-		return b, nil
+	if o.Upheaval {
+		b.WriteString(" upheaval")
 	}
-	return "", fmt.Errorf("%q is no planted bug; there are %v", name, Bugs())
+	return b.String()
 }

@@ -8,6 +8,9 @@ import (
 	"github.com/dotring/dotring/storagenode/kv"
 )
 
+// byHand is no bug: mints are made as for the bugs of minting, and rightly.
+const byHand Bug = "by hand"
+
 // plantedState is what a planted bug keeps on the disk.
 type plantedState struct {
 	actor   causal.Actor
@@ -26,7 +29,7 @@ type planted struct {
 
 func newPlanted(n *node) *planted {
 	p := &planted{n: n, bug: n.w.bug}
-	p.byHand = slices.Contains([]Bug{Reuse, Crash, Reopen, Rollback, Absent, PerKey, Ctx, MintLoses}, p.bug)
+	p.byHand = slices.Contains([]Bug{Reuse, Crash, Reopen, Rollback, Absent, PerKey, Ctx, MintLoses, byHand}, p.bug)
 	if !p.byHand {
 		return p
 	}

@@ -101,7 +101,11 @@ func (n *node) pull(t *pullTask, g *pullGroup) {
 
 // page reads what a node durably has of some ranges.
 func (n *node) page(layout ring.LayoutID, ranges []ring.Range) (keys, recs [][]byte, ok bool) {
-	if n.view == nil || n.promised.Acked != layout && n.view.Settled().ID() != layout || n.doubt {
+	if n.view == nil || n.doubt {
+		return nil, nil, false
+	}
+	// A source that has acknowledged the layout takes no more writes that do not know it.
+	if n.promised.Acked != layout && n.view.Settled().ID() != layout && n.w.bug != AckAll {
 		return nil, nil, false
 	}
 	for _, r := range ranges {

@@ -36,7 +36,7 @@ type Result struct {
 const (
 	// leastTime and mostTime bound the first phase; it ends between them, as soon as the run counts.
 	leastTime = 8 * time.Second
-	mostTime  = 60 * time.Second
+	mostTime  = 120 * time.Second
 	// healTime bounds the second.
 	healTime = 120 * time.Second
 )
@@ -140,8 +140,8 @@ func (w *world) unrest() string {
 		switch {
 		case !n.up || n.view == nil || !n.store.Stats().Available || n.store.Stats().DiskFull:
 			return n.name + " is not up"
-		case n.doubt:
-			return n.name + " is in doubt"
+		case n.doubt || len(n.disk.stored) > 0:
+			return n.name + " is in doubt, or damaged"
 		case n.view.Newest() != n.view.Settled():
 			return n.name + " is at " + n.describeLayouts()
 		case n.busy || len(n.joiners) > 0:

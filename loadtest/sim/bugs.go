@@ -1,0 +1,79 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/dotring/dotring/loadtest/history"
+)
+
+// Bug is a mistake planted on purpose, to show that it is found.
+type Bug string
+
+// The planted bugs. Those of causality are named as in the model of causality, those of layouts as in that of layouts.
+const (
+	PutCtx      Bug = "putctx"
+	RepeatCtx   Bug = "repeatctx"
+	Reuse       Bug = "reuse"
+	Crash       Bug = "crash"
+	Reopen      Bug = "reopen"
+	Rollback    Bug = "rollback"
+	Absent      Bug = "absent"
+	PerKey      Bug = "perkey"
+	Ctx         Bug = "ctx"
+	MintLoses   Bug = "mintloses"
+	EarlyAck    Bug = "earlyack"
+	DropContext Bug = "dropctx"
+	TrustDisk   Bug = "trustdisk"
+	OneEpoch    Bug = "one_epoch"
+	NoFence     Bug = "nofence"
+	SyncOne     Bug = "sync1"
+	ReadFence   Bug = "readfence"
+	HashBlind   Bug = "hash"
+	AckAll      Bug = "ackall"
+	Stamp       Bug = "stamp"
+)
+
+// PlantedBug says what a bug does, and which promise it was expected to break before it was ever run.
+type PlantedBug struct {
+	Bug    Bug
+	What   string
+	Breaks history.Promise
+}
+
+// Planted lists all planted bugs.
+func Planted() []PlantedBug {
+	return []PlantedBug{
+		{PutCtx, "a put answers the record's clock, not what it came with and its own dot", history.Durable},
+		{RepeatCtx, "a put without a context that is asked for again answers the clock of the record as it is by then", history.Durable},
+		{Reuse, "a start goes on with the old actor, at an old counter", history.UniqueDots},
+		{Crash, "a start after a crash goes on with the old actor, and skips ahead in the counter", history.Durable},
+		{Reopen, "a node whose engine was reopened goes on with the old actor", history.Durable},
+		{Rollback, "a clean start goes on with the actor on disk, and a counter of one's own that others show is ignored", history.UniqueDots},
+		{Absent, "a failed local read is taken for absence", history.Durable},
+		{PerKey, "counters are each key's own", history.UniqueDots},
+		{Ctx, "the minted clock leaves out the context", history.Faithful},
+		{MintLoses, "a mint drops siblings that its context does not cover", history.Durable},
+		{EarlyAck, "a write is acknowledged before it is synced", history.Current},
+		{DropContext, "a repair is sent without the clock of what its siblings superseded", history.Faithful},
+		{TrustDisk, "an emptied or rolled-back disk is not noticed", history.Current},
+		{OneEpoch, "a write is counted in the newest layout only", history.Current},
+		{NoFence, "nodes take writes of all layouts", history.Current},
+		{SyncOne, "a new owner syncs from one old owner", history.Current},
+		{ReadFence, "nodes answer reads of layouts that are not in use any more", history.Current},
+		{HashBlind, "the numbers of layouts are compared, and not their contents", history.Current},
+		{AckAll, "the sync does not wait for acknowledgements, neither of all nor of its sources", history.Current},
+		{Stamp, "only the newest layout that a write knows is compared, and not all that are live", history.Current},
+	}
+}
+
+// FindPlanted returns the planted bug of a name.
+func FindPlanted(name string) (PlantedBug, error) {
+	known := ""
+	for _, p := range Planted() {
+		if string(p.Bug) == name {
+			return p, nil
+		}
+		known += " " + string(p.Bug)
+	}
+	return PlantedBug{}, fmt.Errorf("%q is no planted bug; there are%s", name, known)
+}

@@ -1,0 +1,65 @@
+package sim
+
+import (
+	"context"
+	"sync"
+
+	"github.com/dotring/dotring/loadtest/history"
+)
+
+// Sweep runs seed after seed, several at a time, each in a goroutine of its own, and calls each with the results in the
+// order of the seeds until it answers false or ctx ends. An error is the simulator's own, or ctx's.
+func Sweep(ctx context.Context, first uint64, bug Bug, jobs int, each func(Result) bool) error {
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	type outcome struct {
+		res Result
+		err error
+	}
+	waiting := make([]chan outcome, 0, max(jobs, 1))
+	for seed := first; ; {
+		for len(waiting) < max(jobs, 1) && ctx.Err() == nil {
+			done, s := make(chan outcome, 1), seed
+			running.Go(func() {
+				res, err := Run(Config{Seed: s, Bug: bug})
+				done <- outcome{res, err}
+			})
+			waiting = append(waiting, done)
+			seed++
+		}
+		if len(waiting) == 0 {
+			return ctx.Err()
+		}
+		o := <-waiting[0]
+		waiting = waiting[1:]
+		if o.err != nil {
+			return o.err
+		}
+		if !each(o.res) {
+			return nil
+		}
+	}
+}
+
+// Hunt says how soon a planted bug is found.
+type Hunt struct {
+	Planted PlantedBug
+	Seed    uint64 // the first that breaks the expected promise before any other; 0 for none
+	Found   history.Violation
+	Tried   int
+}
+
+// Find runs a planted bug over seeds 1 to most, until one breaks the promise that was expected to break.
+func Find(ctx context.Context, p PlantedBug, most, jobs int) (Hunt, error) {
+	h := Hunt{Planted: p}
+	err := Sweep(ctx, 1, p.Bug, jobs, func(r Result) bool {
+		h.Tried++
+		if len(r.Violations) > 0 && r.Violations[0].Promise == p.Breaks {
+			h.Seed, h.Found = r.Seed, r.Violations[0]
+		}
+		return h.Seed == 0 && h.Tried < most
+	})
+	return h, err
+}
