@@ -14,6 +14,7 @@ import (
 // The engines that a node can keep its data in.
 const (
 	EngineLevelDB = "leveldb"
+	EnginePebble  = "pebble"
 	EngineMemory  = "memory"
 )
 
@@ -44,7 +45,8 @@ type Config struct {
 	// Weight is the node's share of the data relative to others, above 0, at most ring.MaxWeight. Default 1.
 	Weight float64
 
-	// Engine is EngineLevelDB (default) or EngineMemory, which forgets everything when the process ends.
+	// Engine is EngineLevelDB (default), EnginePebble, or EngineMemory, which forgets everything when the process ends.
+	// The data of one is not read by another.
 	Engine string
 	// Sync says when a write counts as durable. Default kv.SyncAlways.
 	Sync kv.SyncMode
@@ -111,7 +113,8 @@ func (c Config) Validate() error {
 	f.add(len(c.Zone) <= 64, "zone: %d bytes, at most 64", len(c.Zone))
 	f.add(c.Weight > 0 && c.Weight <= ring.MaxWeight, "weight: %v is not above 0 and at most %v", c.Weight, ring.MaxWeight)
 	f.add(c.CompactionRate == 0 || c.CompactionRate >= 1<<20, "compaction-rate: %d is neither 0 nor at least 1 MiB a second", c.CompactionRate)
-	f.add(c.Engine == EngineLevelDB || c.Engine == EngineMemory, "engine: %q is neither %q nor %q", c.Engine, EngineLevelDB, EngineMemory)
+	f.add(c.Engine == EngineLevelDB || c.Engine == EnginePebble || c.Engine == EngineMemory,
+		"engine: %q is none of %q, %q, %q", c.Engine, EngineLevelDB, EnginePebble, EngineMemory)
 	f.add(c.GossipInterval >= 100*time.Millisecond && c.GossipInterval <= time.Minute,
 		"gossip-interval: %v is not between 100ms and 1m", c.GossipInterval)
 	f.add(c.HintBytesMax >= 0, "hint-bytes-max: %d is negative", c.HintBytesMax)

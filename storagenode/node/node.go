@@ -25,7 +25,6 @@ import (
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
-	"github.com/dotring/dotring/storagenode/engine/leveldb"
 	"github.com/dotring/dotring/storagenode/engine/memory"
 	"github.com/dotring/dotring/storagenode/internal/datadir"
 	"github.com/dotring/dotring/storagenode/internal/handoff"
@@ -181,9 +180,9 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 		case EngineMemory:
 			cfg.Open = func() (engine.Engine, error) { return memory.New(), nil }
 		default:
-			o := leveldb.Default()
-			o.CompactionRate = n.cfg.CompactionRate
-			cfg.Open = leveldb.Opener(n.dir.EnginePath(), o)
+			if cfg.Open, err = diskEngine(n.cfg, n.dir.EnginePath(), n.log); err != nil {
+				return err
+			}
 			cfg.Room = func() error { return roomFor(n.cfg.DataDir) }
 		}
 	}

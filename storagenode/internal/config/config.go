@@ -51,7 +51,7 @@ type flags struct {
 	Zone   *string `help:"What fails together with this node: a rack, a data centre." placeholder:"ZONE"`
 	Weight *string `help:"Share of the data relative to other nodes (1)." placeholder:"NUMBER"`
 
-	Engine         *string `help:"leveldb, or memory, which forgets everything at the end (leveldb)." placeholder:"ENGINE"`
+	Engine         *string `help:"leveldb, pebble, or memory, which forgets everything at the end (leveldb). A folder stays with its engine." placeholder:"ENGINE"`
 	Sync           *string `help:"When a write is acknowledged: always (after fsync), interval, none (always)." placeholder:"MODE"`
 	CompactionRate *string `help:"Most that compaction writes a second, as in 64MiB; 0 for no limit (0)." placeholder:"SIZE"`
 

@@ -94,10 +94,10 @@ func TestFaults(t *testing.T) {
 		"tls":               {args: []string{"--tls-cert", "x"}, faults: []string{"unknown flag --tls-cert"}},
 		"stray argument":    {args: []string{"extra"}, faults: []string{"unexpected argument extra"}},
 		"many": {
-			args: append(slices.Clone(required), "--replicas", "many", "--weight=-1", "--engine", "pebble", "--join-wait", "soon", "--join", "nowhere"),
+			args: append(slices.Clone(required), "--replicas", "many", "--weight=-1", "--engine", "paper", "--join-wait", "soon", "--join", "nowhere"),
 			env:  map[string]string{"DOTRING_SYNC": "perhaps", "DOTRING_LOG_LEVEL": "loud"},
 			file: "gossip-interval: 1ms\nmemory-limit: lots\n",
-			faults: []string{`replicas: "many" (from --replicas)`, "weight: -1", `engine: "pebble"`, `join-wait: "soon"`, `join: "nowhere"`,
+			faults: []string{`replicas: "many" (from --replicas)`, "weight: -1", `engine: "paper"`, `join-wait: "soon"`, `join: "nowhere"`,
 				`sync: "perhaps" (from DOTRING_SYNC)`, `log-level: "loud"`, "gossip-interval: 1ms", `memory-limit: "lots"`},
 		},
 		"numbers": {
