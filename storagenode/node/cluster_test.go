@@ -152,6 +152,7 @@ func TestLostDiskIsRefilled(t *testing.T) {
 		recs = append(recs, c.mint(names(id), fmt.Sprintf("key-%d", i), "short")[0].GetRecord())
 	}
 	lost := all[2]
+	founded := lost.logs.count("cluster founded") // it may have been the one that founded
 	lost.stop()
 	lost.open = func() (engine.Engine, error) { return droppedData{memory.New()}, nil }
 	lost.start()
@@ -162,7 +163,7 @@ func TestLostDiskIsRefilled(t *testing.T) {
 			t.Errorf("key-%d after the refill: %v", i, r)
 		}
 	}
-	if lost.logs.count("nothing here is served until") != 1 || lost.logs.count("cluster founded") != 0 {
+	if lost.logs.count("nothing here is served until") != 1 || lost.logs.count("cluster founded") != founded {
 		t.Error("there was no refill, or a cluster was founded")
 	}
 }

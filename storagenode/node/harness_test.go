@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strings"
@@ -40,13 +41,14 @@ var leaks = []goleak.Option{
 
 const patience = 30 * time.Second
 
-// freeAddr finds a loopback port that neither TCP nor UDP holds.
+// freeAddr finds a loopback port that neither TCP nor UDP holds, below those that the system gives to outgoing
+// connections, which could take one before the node listens on it.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 200 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.IntN(20_000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		u, err := net.ListenPacket("udp", l.Addr().String())
 		addr := l.Addr().String()
