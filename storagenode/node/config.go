@@ -59,6 +59,10 @@ type Config struct {
 	HintBytesMax int64
 	HintAgeMax   time.Duration
 
+	// AntiEntropyInterval is about how often this node compares what it holds with each other owner of the same ranges,
+	// 100 ms to 1 hour. Default 1 minute.
+	AntiEntropyInterval time.Duration
+
 	// GossipInterval is the time between probes of other members, 100 ms to 1 minute. Default 1 s.
 	GossipInterval time.Duration
 	// GossipKeyFile holds a JSON array of base64 keys, the first encrypts. Empty: gossip is in the clear.
@@ -88,7 +92,7 @@ func Default() Config {
 		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
 		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
 		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour,
-		GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
+		AntiEntropyInterval: time.Minute, GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
 		Workers: 32, QueueMax: 16384, DrainWait: 10 * time.Second,
 	}
 }
@@ -115,6 +119,8 @@ func (c Config) Validate() error {
 	f.add(c.CompactionRate == 0 || c.CompactionRate >= 1<<20, "compaction-rate: %d is neither 0 nor at least 1 MiB a second", c.CompactionRate)
 	f.add(c.Engine == EngineLevelDB || c.Engine == EnginePebble || c.Engine == EngineMemory,
 		"engine: %q is none of %q, %q, %q", c.Engine, EngineLevelDB, EnginePebble, EngineMemory)
+	f.add(c.AntiEntropyInterval >= 100*time.Millisecond && c.AntiEntropyInterval <= time.Hour,
+		"anti-entropy-interval: %v is not between 100ms and 1h", c.AntiEntropyInterval)
 	f.add(c.GossipInterval >= 100*time.Millisecond && c.GossipInterval <= time.Minute,
 		"gossip-interval: %v is not between 100ms and 1m", c.GossipInterval)
 	f.add(c.HintBytesMax >= 0, "hint-bytes-max: %d is negative", c.HintBytesMax)

@@ -26,6 +26,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
 	"github.com/dotring/dotring/storagenode/engine/memory"
+	"github.com/dotring/dotring/storagenode/internal/antientropy"
 	"github.com/dotring/dotring/storagenode/internal/datadir"
 	"github.com/dotring/dotring/storagenode/internal/handoff"
 	"github.com/dotring/dotring/storagenode/internal/layout"
@@ -40,6 +41,11 @@ const (
 	// diskReserve is the room on the disk, in bytes, below which writes are refused, so that the engine itself never
 	// meets the end of the disk.
 	diskReserve = 64 << 20
+	// verifyEvery is how often one of 256 slices of the sums that other owners compare is checked against the records,
+	// so all of them in less than a day.
+	verifyEvery = 5 * time.Minute
+	// recheckAfter is how long a difference must last before it is repaired: writes on their way take less.
+	recheckAfter = 250 * time.Millisecond
 	// stopWait bounds what the servers may take to end after the drain.
 	stopWait = 3 * time.Second
 	// rejoinEvery is how often known addresses that are not alive are tried again: parts of a cluster that never met
@@ -65,6 +71,8 @@ type Node struct {
 	reg     *prometheus.Registry
 	started time.Time
 
+	sums    *antientropy.Sums
+	repair  *antientropy.Service
 	dir     *datadir.Dir
 	id      ring.NodeID
 	store   *kv.Store
@@ -118,6 +126,9 @@ func (n *Node) open(deps Deps) (err error) {
 	if err := n.listen(); err != nil {
 		return err
 	}
+	if n.sums, err = antientropy.NewSums(n.log, n.reg); err != nil {
+		return err
+	}
 	if err := n.openStore(deps.Open); err != nil {
 		return err
 	}
@@ -157,6 +168,13 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
+	if n.repair, err = antientropy.New(antientropy.Config{
+		Self: n.id, Sums: n.sums, Store: n.store, State: n.state, InDoubt: n.doubt.In, Peers: n.peers, Members: n.gossip.Members,
+		Changed: n.Changed, Interval: n.cfg.AntiEntropyInterval, VerifyEvery: verifyEvery, Recheck: recheckAfter,
+		Logger: n.log, Registerer: n.reg,
+	}); err != nil {
+		return err
+	}
 	n.serveWhat()
 	return newMetrics(n.reg, n)
 }
@@ -173,7 +191,7 @@ func (n *Node) listen() (err error) {
 
 func (n *Node) openStore(open engine.Opener) (err error) {
 	cfg := kv.Default()
-	cfg.Open, cfg.Sync, cfg.Logger, cfg.Registerer = open, n.cfg.Sync, n.log, n.reg
+	cfg.Open, cfg.Sync, cfg.Observer, cfg.Logger, cfg.Registerer = open, n.cfg.Sync, n.sums, n.log, n.reg
 	cfg.Hints.BytesMax, cfg.Hints.AgeMax = n.cfg.HintBytesMax, n.cfg.HintAgeMax
 	if cfg.Open == nil {
 		switch n.cfg.Engine {
@@ -296,6 +314,7 @@ func (n *Node) Run(ctx context.Context) error {
 	owned.Go(func() { n.driver.Run(back) })
 	owned.Go(func() { n.handoff.Run(back) })
 	owned.Go(func() { n.joinGossip(back) })
+	owned.Go(func() { n.repair.Run(back) })
 	owned.Go(func() { n.followHealth(back) })
 	owned.Go(func() {
 		if err := n.grpc.Serve(n.grpcListener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {

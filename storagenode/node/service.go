@@ -165,6 +165,21 @@ func (n *Node) page(r ring.Range, after []byte) ([]*storagev1.PulledRecord, erro
 	return page, err
 }
 
+// Compare answers with sums over parts of ranges, for anti-entropy.
+func (s *service) Compare(ctx context.Context, req *storagev1.CompareRequest) (*storagev1.CompareResponse, error) {
+	return s.node.repair.Compare(ctx, req)
+}
+
+// Digests lists the keys of some slots with digests and clocks.
+func (s *service) Digests(req *storagev1.DigestsRequest, st grpc.ServerStreamingServer[storagev1.DigestsResponse]) error {
+	return s.node.repair.Digests(st.Context(), req, st.Send)
+}
+
+// Fetch returns the records of some keys.
+func (s *service) Fetch(ctx context.Context, req *storagev1.FetchRequest) (*storagev1.FetchResponse, error) {
+	return s.node.repair.Fetch(ctx, req)
+}
+
 // GetNode tells what the node knows of itself.
 func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev1.GetNodeResponse, error) {
 	n := s.node
@@ -172,7 +187,7 @@ func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev
 	resp := &storagev1.GetNodeResponse{
 		Id: n.id[:], Name: n.cfg.Name, Actor: actor[:], Keys: uint64(max(stats.Keys, 0)), DotsIssued: stats.Minted,
 		State: n.describe(), Engine: n.cfg.Engine, StartUnixMs: uint64(n.started.UnixMilli()),
-		Acked: layoutName(fence.Acked),
+		Acked: layoutName(fence.Acked), AntiEntropyAgeSeconds: n.repair.Age().Seconds(), Repairs: n.repair.Repaired(),
 	}
 	for _, l := range stats.Engine.Levels {
 		resp.DiskBytes += uint64(max(l.Bytes, 0))

@@ -58,6 +58,8 @@ type flags struct {
 	HintBytesMax *string `help:"Most that is kept for other nodes that are away, as in 4GiB; 0 for no limit (4GiB)." placeholder:"SIZE"`
 	HintAgeMax   *string `help:"How long a node may be away for more to be kept for it; 0 for no limit (24h)." placeholder:"DURATION"`
 
+	AntiEntropyInterval *string `help:"Time between comparisons with each other owner of the same data (1m)." placeholder:"DURATION"`
+
 	GossipInterval *string `help:"Time between probes of other nodes (1s)." placeholder:"DURATION"`
 	GossipKeyFile  *string `help:"JSON array of base64 keys that encrypt gossip." placeholder:"FILE"`
 
@@ -297,6 +299,7 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 		return nil
 	})
 	c.duration("join-wait", f.JoinWait, &n.JoinWait)
+	c.duration("anti-entropy-interval", f.AntiEntropyInterval, &n.AntiEntropyInterval)
 	c.duration("gossip-interval", f.GossipInterval, &n.GossipInterval)
 	c.size("hint-bytes-max", f.HintBytesMax, &n.HintBytesMax)
 	c.duration("hint-age-max", f.HintAgeMax, &n.HintAgeMax)

@@ -149,7 +149,7 @@ func TestEveryFlagIsUsed(t *testing.T) {
 		"gossip-addr": "127.0.0.1:3", "advertise-gossip-addr": "127.0.0.1:4", "admin-addr": "127.0.0.1:5", "advertise-admin-addr": "127.0.0.1:6",
 		"join": "127.0.0.1:7", "join-wait": "7s", "zone": "z", "weight": "2", "engine": "memory", "sync": "interval", "compaction-rate": "8MiB",
 		"gossip-interval": "2s", "gossip-key-file": "k", "replicas": "5", "min-write": "3", "insecure": "true", "log-level": "warn",
-		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h",
+		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "anti-entropy-interval": "2s",
 	} {
 		s, err := Load([]string{"--" + name + "=" + value}, env(map[string]string{"DOTRING_NAME": "n1", "DOTRING_DATA_DIR": "/tmp/x"}), &bytes.Buffer{})
 		if err != nil {
@@ -161,7 +161,7 @@ func TestEveryFlagIsUsed(t *testing.T) {
 		}
 	}
 	var f flags
-	if got := len(fieldsOf(&f)); got != 27 {
+	if got := len(fieldsOf(&f)); got != 28 {
 		t.Errorf("%d flags: add the new one above", got)
 	}
 }
@@ -173,7 +173,7 @@ func equal(a, b Settings) bool {
 	a.Node.Join, b.Node.Join = nil, nil
 	type plain struct {
 		name, label, dir, g, gs, ad, ag, ags, aad, zone, engine, key, format string
-		numbers                                                              [10]float64
+		numbers                                                              [11]float64
 		insecure                                                             bool
 		level                                                                zerolog.Level
 	}
@@ -181,8 +181,8 @@ func equal(a, b Settings) bool {
 		n := s.Node
 		return plain{n.Name, n.Label, n.DataDir, n.GRPCAddr, n.GossipAddr, n.AdminAddr, n.AdvertiseGRPC, n.AdvertiseGossip, n.AdvertiseAdmin,
 			n.Zone, n.Engine, n.GossipKeyFile, s.LogFormat,
-			[10]float64{float64(n.JoinWait), n.Weight, float64(n.Sync), float64(n.CompactionRate), float64(n.GossipInterval), float64(n.Replicas), float64(n.MinWrite), float64(s.MemoryLimit),
-				float64(n.HintBytesMax), float64(n.HintAgeMax)},
+			[11]float64{float64(n.JoinWait), n.Weight, float64(n.Sync), float64(n.CompactionRate), float64(n.GossipInterval), float64(n.Replicas), float64(n.MinWrite), float64(s.MemoryLimit),
+				float64(n.HintBytesMax), float64(n.HintAgeMax), float64(n.AntiEntropyInterval)},
 			n.Insecure, s.LogLevel}
 	}
 	return of(a) == of(b)
