@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"net/http"
 	"time"
+
+	"github.com/go-chi/chi/v5"
 
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/ringsvc/causal"
@@ -29,4 +32,18 @@ func ReadTimeout(raw string) (time.Duration, error) {
 func WriteTimeout(raw string) (time.Duration, error) {
 	p, err := parseWrite(raw)
 	return p.timeout, err
+}
+
+// Patterns returns the patterns that the router of an API knows, each once.
+func Patterns(a *API) ([]string, error) {
+	var out []string
+	seen := map[string]bool{}
+	err := chi.Walk(a.router, func(_, pattern string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		if !seen[pattern] {
+			seen[pattern] = true
+			out = append(out, pattern)
+		}
+		return nil
+	})
+	return out, err
 }
