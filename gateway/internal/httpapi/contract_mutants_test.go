@@ -55,7 +55,7 @@ func TestContractSeesWhatTheDocumentLacks(t *testing.T) {
 	if faults := judge(doc, s); len(faults) > 0 {
 		t.Fatalf("before anything is taken out: %q", faults)
 	}
-	taken := 0
+	taken, done := 0, map[*openapi3.Response]bool{}
 	for _, o := range operations(doc) {
 		t.Run(o.String(), func(t *testing.T) {
 			o.item.SetOperation(o.method, nil)
@@ -72,11 +72,15 @@ func TestContractSeesWhatTheDocumentLacks(t *testing.T) {
 					taken++
 				}
 				for name, header := range maps.Clone(ref.Value.Headers) {
+					if done[ref.Value] {
+						break // another operation answers so too
+					}
 					delete(ref.Value.Headers, name)
 					requireComplaint(t, judge(doc, s), "the header "+http.CanonicalHeaderKey(name), "is not in the document")
 					ref.Value.Headers[name] = header
 					taken++
 				}
+				done[ref.Value] = true
 				list, all := ref.Value.Extensions["x-problems"], listed(ref.Value)
 				for i, slug := range all {
 					less := []any{}
@@ -106,7 +110,7 @@ func TestContractSeesWhatTheDocumentLacks(t *testing.T) {
 	if faults := judge(doc, s); len(faults) > 0 {
 		t.Errorf("not all was put back: %q", faults)
 	}
-	if taken < 500 {
+	if taken < 300 {
 		t.Errorf("only %d parts were taken out", taken)
 	}
 }
@@ -158,25 +162,25 @@ func TestContractSeesWhatIsNotServed(t *testing.T) {
 func TestContractSeesOtherShapes(t *testing.T) {
 	s := drive(t)
 	for _, c := range []struct {
-		name, from, to string
-		complaint      []string
+		name, on, from, to string // on is in the target of the requests to look at
+		complaint          []string
 	}{
-		{"nothing", "    Written:\n      type: object\n", "    Written:\n      type: object\n", nil},
-		{"property less", "        hinted: { type: integer, minimum: 0, description: 'Of them, stand-ins.' }\n", "", []string{"PUT /v1/kv/written-PUT", "hinted"}},
-		{"property more", "        acks: { type: integer, minimum: 0, description: Distinct machines that hold the write durably. }\n",
+		{"nothing", "", "    Written:\n      type: object\n", "    Written:\n      type: object\n", nil},
+		{"property less", "written", "        hinted: { type: integer, minimum: 0, description: 'Of them, stand-ins.' }\n", "", []string{"PUT /v1/kv/written-PUT", "hinted"}},
+		{"property more", "written", "        acks: { type: integer, minimum: 0, description: Distinct machines that hold the write durably. }\n",
 			"        acks: { type: integer }\n        colour: { type: string }\n", []string{"Written.colour", "never seen"}},
-		{"other type", "slot: { type: integer, minimum: 0, maximum: 1048575 }", "slot: { type: string }", []string{"/v1/cluster/keys/both 200", "string"}},
-		{"narrower enum", "enum: [alive, failed, leaving, left, unknown]", "enum: [failed]", []string{"/v1/cluster/nodes 200"}},
-		{"narrower header", "enum: [nosniff]", "enum: [sniff]", []string{"X-Content-Type-Options"}},
-		{"narrower parameter", "pattern: '^(one|quorum|all|[1-9][0-9]?)$'", "pattern: '^all$'", []string{"request", "parameter \"w\""}},
-		{"shorter name", "    RequestID:\n      type: string\n      minLength: 1\n      maxLength: 64", "    RequestID:\n      type: string\n      minLength: 1\n      maxLength: 3", []string{"Kv-Request-Id"}},
-		{"item of a batch", "content_type: { type: string, maxLength: 255 }", "content_type: { type: integer }", []string{"/v1/kv:batchPut", "request"}},
-		{"explanation", "etag: { $ref: '#/components/schemas/ID' }\n        tombstone: { type: boolean }\n    Written", "etag: { type: integer }\n        tombstone: { type: boolean }\n    Written", []string{"Kv-Explain"}},
-		{"problem in no answer", "status: 503, title: Stale read }", "status: 503, title: Stale read, unserved: 'No.' }", []string{"problem stale-read"}},
-		{"problem that is not listed", "        - { type: /problems/disk-full, status: 507, title: Replicas out of disk }\n", "", []string{"problem disk-full is not in the list"}},
-		{"problem that is listed twice over", "        - { type: /problems/disk-full,", "        - { type: /problems/disk-empty, status: 507, title: x }\n        - { type: /problems/disk-full,", []string{"problem disk-empty"}},
-		{"answer of no operation", "        - { type: /problems/no-such-path,", "        - { type: /problems/no-such-path, unserved: 'No.',", []string{"problem no-such-path"}},
-		{"path parameter", "      schema: { type: string, minLength: 1 }\n      examples:\n        text: { value: greeting }", "      schema: { type: string, minLength: 1, maxLength: 5 }\n      examples:\n        text: { value: greet }", []string{"request", "\"key\""}},
+		{"other type", "keys/both", "slot: { type: integer, minimum: 0, maximum: 1048575 }", "slot: { type: string }", []string{"/v1/cluster/keys/both 200", "string"}},
+		{"narrower enum", "nodes", "enum: [alive, failed, leaving, left, unknown]", "enum: [failed]", []string{"/v1/cluster/nodes 200"}},
+		{"narrower header", "healthz", "enum: [nosniff]", "enum: [sniff]", []string{"X-Content-Type-Options"}},
+		{"narrower parameter", "written", "pattern: '^(one|quorum|all|[1-9][0-9]?)$'", "pattern: '^all$'", []string{"request", "parameter \"w\""}},
+		{"shorter name", "written", "    RequestID:\n      type: string\n      minLength: 1\n      maxLength: 64", "    RequestID:\n      type: string\n      minLength: 1\n      maxLength: 3", []string{"Kv-Request-Id"}},
+		{"item of a batch", "batchPut", "content_type: { type: string, maxLength: 255 }", "content_type: { type: integer }", []string{"/v1/kv:batchPut", "request"}},
+		{"explanation", "kv/both", "etag: { $ref: '#/components/schemas/ID' }\n        tombstone: { type: boolean }\n    Written", "etag: { type: integer }\n        tombstone: { type: boolean }\n    Written", []string{"Kv-Explain"}},
+		{"problem in no answer", "none", "status: 503, title: Stale read }", "status: 503, title: Stale read, unserved: 'No.' }", []string{"problem stale-read"}},
+		{"problem that is not listed", "none", "        - { type: /problems/disk-full, status: 507, title: Replicas out of disk }\n", "", []string{"problem disk-full is not in the list"}},
+		{"problem that is listed twice over", "none", "        - { type: /problems/disk-full,", "        - { type: /problems/disk-empty, status: 507, title: x }\n        - { type: /problems/disk-full,", []string{"problem disk-empty"}},
+		{"answer of no operation", "none", "        - { type: /problems/no-such-path,", "        - { type: /problems/no-such-path, unserved: 'No.',", []string{"problem no-such-path"}},
+		{"path parameter", "kv/written", "      schema: { type: string, minLength: 1 }\n      examples:\n        text: { value: greeting }", "      schema: { type: string, minLength: 1, maxLength: 5 }\n      examples:\n        text: { value: greet }", []string{"request", "\"key\""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !bytes.Contains(openapi.Document, []byte(c.from)) {
@@ -188,7 +192,7 @@ func TestContractSeesOtherShapes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			faults := check(t, doc, s)
+			faults := check(t, doc, s, c.on)
 			if c.complaint == nil {
 				if len(faults) > 0 {
 					t.Errorf("a document that is unchanged: %q", faults)

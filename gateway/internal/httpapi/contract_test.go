@@ -99,7 +99,12 @@ func responseOf(doc *openapi3.T, x *exchanged) (op *openapi3.Operation, res *ope
 }
 
 func operationOf(item *openapi3.PathItem, method string) *openapi3.Operation {
-	return item.Operations()[method]
+	switch method {
+	case "GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE":
+		return item.GetOperation(method)
+	default:
+		return nil // the library panics at methods that it does not know
+	}
 }
 
 // plain are headers that HTTP itself describes.
@@ -440,13 +445,16 @@ func partsFaults(where string, x *exchanged) (faults []string) {
 	return faults
 }
 
-// check returns all that is wrong between a document and what is served.
-func check(t *testing.T, doc *openapi3.T, s *served) []string {
+// check returns all that is wrong between a document and what is served. Of the exchanges whose target has on in it, the
+// bodies are looked at too.
+func check(t *testing.T, doc *openapi3.T, s *served, on string) []string {
 	t.Helper()
 	faults := judge(doc, s)
 	shapes := newShapes(doc)
 	for i := range s.exchanges {
-		faults = append(faults, shapes.validate(t, &s.exchanges[i])...)
+		if strings.Contains(s.exchanges[i].call.target, on) {
+			faults = append(faults, shapes.validate(t, &s.exchanges[i])...)
+		}
 	}
 	faults = append(faults, shapes.neverSeen()...)
 	slices.Sort(faults)
@@ -457,7 +465,7 @@ func check(t *testing.T, doc *openapi3.T, s *served) []string {
 // what the other has not.
 func TestContract(t *testing.T) {
 	s := drive(t)
-	for _, fault := range check(t, loadDocument(t, openapi.Document), s) {
+	for _, fault := range check(t, loadDocument(t, openapi.Document), s, "") {
 		t.Error(fault)
 	}
 	if len(s.exchanges) < 150 {
