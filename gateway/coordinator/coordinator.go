@@ -39,6 +39,9 @@ type Config struct {
 	// ReplicateFor is how long a minted record may take to reach replicas that the answer did not wait for: 5 s. Read
 	// repairs have as long.
 	ReplicateFor time.Duration
+	// StandInAfter is how long after a write has its dot an owner may take to acknowledge the record before another node
+	// stands in for it: 400 ms.
+	StandInAfter time.Duration
 	// HedgeShare is the extra load that hedged reads may cause, as a share of all reads: 0.05. HedgeBurst is how many
 	// may follow each other at once: 50.
 	HedgeShare float64
@@ -60,7 +63,7 @@ type Config struct {
 // DefaultConfig returns the values named beside the fields of Config.
 func DefaultConfig() Config {
 	return Config{
-		R: 2, W: 2, Timeout: 2 * time.Second, ReplicateFor: 5 * time.Second, HedgeShare: 0.05, HedgeBurst: 50,
+		R: 2, W: 2, Timeout: 2 * time.Second, ReplicateFor: 5 * time.Second, StandInAfter: 400 * time.Millisecond, HedgeShare: 0.05, HedgeBurst: 50,
 		HedgeAfter: 20 * time.Millisecond, HedgeFloor: time.Millisecond, CoalesceFor: 10 * time.Millisecond,
 		MaxRepairs: 256, Logger: zerolog.Nop(),
 	}
@@ -79,6 +82,7 @@ func (c Config) Validate() error {
 	check(valid(c.W), "write quorum: %d is not 1 to %d, quorum or all", int(c.W), maxQuorum)
 	check(c.Timeout > 0, "timeout: %s is not positive", c.Timeout)
 	check(c.ReplicateFor > 0, "replication time: %s is not positive", c.ReplicateFor)
+	check(c.StandInAfter > 0, "time until nodes stand in: %s is not positive", c.StandInAfter)
 	check(c.HedgeShare >= 0 && c.HedgeShare <= 1, "share of hedged reads: %v is not within 0 to 1", c.HedgeShare)
 	check(c.HedgeBurst >= 0, "burst of hedged reads: %d is negative", c.HedgeBurst)
 	check(c.HedgeAfter > 0 && c.HedgeFloor > 0, "hedging times: %s and %s must be positive", c.HedgeAfter, c.HedgeFloor)

@@ -506,7 +506,7 @@ func TestExplain(t *testing.T) {
 
 func TestConfigNamesEveryFault(t *testing.T) {
 	_, err := New(Config{R: 99, W: 0, HedgeShare: 2, HedgeBurst: -1, MaxRepairs: -1}, nobody{})
-	for _, want := range []string{"read quorum", "write quorum", "timeout", "replication time", "share", "burst", "hedging times",
+	for _, want := range []string{"read quorum", "write quorum", "timeout", "replication time", "stand in", "share", "burst", "hedging times",
 		"coalescing", "repairs"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %q", err, want)

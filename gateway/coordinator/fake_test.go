@@ -37,14 +37,17 @@ type cluster struct {
 
 // fakeNode is one storage node.
 type fakeNode struct {
-	id        ring.NodeID
-	name      string
-	actor     causal.Actor
-	counter   uint64
-	lives     int
-	records   map[string][]byte
-	minted    map[string]causal.Dot // by request id and key
-	fence     ring.Fence
+	id      ring.NodeID
+	name    string
+	actor   causal.Actor
+	counter uint64
+	lives   int
+	records map[string][]byte
+	minted  map[string]causal.Dot // by request id and key
+	fence   ring.Fence
+	// hinted is, by key, the owners that records are kept for; what is kept lies in records.
+	hinted    map[string][]ring.NodeID
+	full      bool // hints are refused
 	connected bool
 	suspect   bool
 	delay     time.Duration // each way, beside a random tenth
@@ -112,7 +115,7 @@ func newCluster(t testing.TB, nodes, n, minW int) *cluster {
 	c := &cluster{t: t, rand: rand.New(rand.NewPCG(1, 2)), nodes: map[ring.NodeID]*fakeNode{}}
 	for i := range nodes {
 		f := &fakeNode{id: nodeID(i), name: string(rune('a' + i)), actor: causal.Actor{0: byte('a' + i)}, records: map[string][]byte{},
-			minted: map[string]causal.Dot{}, connected: true, delay: time.Millisecond, calls: map[storagev1.Op]int{}}
+			minted: map[string]causal.Dot{}, hinted: map[string][]ring.NodeID{}, connected: true, delay: time.Millisecond, calls: map[storagev1.Op]int{}}
 		c.nodes[f.id] = f
 		c.order = append(c.order, f)
 	}
@@ -249,6 +252,16 @@ func (n *fakeNode) do(r *storagev1.Request, layouts []*storagev1.LayoutName, m *
 		live[i] = ring.LayoutID{Epoch: l.Epoch, Hash: [16]byte(l.Hash)}
 	}
 	key := string(r.Key)
+	if len(r.HintFor) > 0 {
+		if n.full {
+			return one(storagev1.Status_STATUS_OVERLOADED)
+		}
+		defer func() {
+			for _, id := range r.HintFor {
+				n.hinted[key] = append(n.hinted[key], ring.NodeID(id))
+			}
+		}()
+	}
 	switch r.Op {
 	case storagev1.Op_OP_MINT:
 		if !n.fence.AdmitWrite(live) {

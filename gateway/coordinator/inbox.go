@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,11 +27,14 @@ func (b *inbox) init() {
 	b.answers = b.buf[:0]
 }
 
-func (b *inbox) put(a nodeclient.Answer) {
+func (b *inbox) put(a nodeclient.Answer) { b.offer(a) }
+
+// offer is put that says whether the inbox is still open.
+func (b *inbox) offer(a nodeclient.Answer) bool {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
-		return
+		return false
 	}
 	b.answers = append(b.answers, a)
 	first := len(b.answers) == 1
@@ -41,6 +45,7 @@ func (b *inbox) put(a nodeclient.Answer) {
 		default:
 		}
 	}
+	return true
 }
 
 // take moves the answers to dst.
@@ -53,12 +58,14 @@ func (b *inbox) take(dst []nodeclient.Answer) []nodeclient.Answer {
 	return dst
 }
 
-// close drops what is there and what still comes.
-func (b *inbox) close() {
+// close takes in nothing more, and returns what is there.
+func (b *inbox) close() []nodeclient.Answer {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.closed = true
+	left := slices.Clone(b.answers)
 	b.answers, b.buf = nil, [4]nodeclient.Answer{}
-	b.mu.Unlock()
+	return left
 }
 
 // sent is one call of a request; its index is the call's tag.

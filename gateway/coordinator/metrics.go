@@ -26,6 +26,8 @@ type metrics struct {
 	damaged     prometheus.Counter
 	mintRetries prometheus.Counter
 	restarts    prometheus.Counter
+	hintsSent   prometheus.Counter
+	hintedPuts  prometheus.Counter
 	siblings    prometheus.Histogram
 }
 
@@ -49,6 +51,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		damaged:     counter("damaged_records_total", "Records from nodes whose checksums were wrong; never served."),
 		mintRetries: counter("mint_retries_total", "Mints sent again, to the same node or another."),
 		restarts:    counter("layout_refreshes_total", "Requests that went on under newer layouts after a refusal."),
+		hintsSent:   counter("hints_sent_total", "Writes sent to nodes that stand in for owners."),
+		hintedPuts:  counter("hinted_puts_total", "Puts acknowledged with the help of nodes that stand in for owners."),
 		siblings: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Subsystem: sub, Name: "read_siblings",
 			Help: "Siblings of the records that gets found; 0 is absence.", Buckets: []float64{0, 1, 2, 3, 5, 8, 16, 32, 64}}),
 	}

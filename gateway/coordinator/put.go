@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
@@ -57,6 +58,12 @@ type putOp struct {
 	requests   [3]storagev1.Request
 	used       int
 	layoutBuf  [2]quorum.PutLayout
+
+	standIns      bool // nodes that own nothing of the key may stand in
+	fallbackLists [2][]ring.NodeID
+	issuedAt      time.Duration // when the dot was issued
+	wasLate       bool          // those that had not answered were given up waiting for
+	after         sync.Mutex    // of everything here, once the caller was answered
 }
 
 // put carries out one write with the replicas.
@@ -70,7 +77,8 @@ func (c *Coordinator) put(ctx context.Context, req *PutRequest) (PutResult, *Err
 	}
 	o := &putOp{c: c, state: state, req: req, slot: ring.SlotOf(req.Key), begin: time.Now()}
 	o.in.init()
-	o.deliver = o.in.put
+	o.deliver = o.receive
+	defer o.leave()
 	o.sent, o.scratch = o.sentBuf[:0], o.scratchBuf[:0]
 	if req.Context != nil {
 		o.context = causal.AppendContext(nil, *req.Context)
@@ -81,7 +89,10 @@ func (c *Coordinator) put(ctx context.Context, req *PutRequest) (PutResult, *Err
 	if err := o.run(ctx); err != nil {
 		return PutResult{}, err
 	}
-	res := PutResult{Context: causal.Answer(req.Context, o.set, o.dot), Siblings: len(o.set.Shown()), Acks: o.put.Acks()}
+	res := PutResult{Context: causal.Answer(req.Context, o.set, o.dot), Siblings: len(o.set.Shown()), Acks: o.put.Acks(), Hinted: o.put.Hinted()}
+	if res.Hinted > 0 {
+		c.metrics.hintedPuts.Inc()
+	}
 	if req.Explain {
 		res.Reports = o.reports()
 	}
@@ -90,7 +101,6 @@ func (c *Coordinator) put(ctx context.Context, req *PutRequest) (PutResult, *Err
 
 // run asks until the decider has its verdict, the time is up, or the caller goes away.
 func (o *putOp) run(ctx context.Context) *Error {
-	defer o.in.close()
 	o.deadline, _ = ctx.Deadline()
 	o.put.Start(o.config())
 	defer func() {
@@ -104,12 +114,12 @@ func (o *putOp) run(ctx context.Context) *Error {
 			return o.verdict()
 		}
 		var tick <-chan time.Time
-		if _, doubtful := o.put.Doubtful(); doubtful {
+		if wait, needed := o.alarm(); needed {
 			if timer == nil {
-				timer = o.c.timer(reconnectPoll)
+				timer = o.c.timer(wait)
 				defer o.c.putTimer(timer)
 			} else {
-				timer.Reset(reconnectPoll)
+				timer.Reset(wait)
 			}
 			tick = timer.C
 		}
@@ -122,6 +132,7 @@ func (o *putOp) run(ctx context.Context) *Error {
 			clear(o.scratch)
 		case <-tick:
 			o.retry()
+			o.late()
 		case <-ctx.Done():
 			return &Error{Kind: DeadlinePassed, Outcome: o.outcome(), Replicas: o.reports(), Err: context.Cause(ctx)}
 		}
@@ -134,7 +145,12 @@ func (o *putOp) config() quorum.PutConfig {
 	for _, l := range o.state.Live {
 		layouts = append(layouts, quorum.PutLayout{ID: l.ID(), Owners: l.Primaries(o.slot), Need: o.c.need(o.req.W, l)})
 	}
-	return quorum.PutConfig{Layouts: layouts, Read: int(o.state.ReadIndex), Health: o.c.look}
+	cfg := quorum.PutConfig{Layouts: layouts, Read: int(o.state.ReadIndex), Health: o.c.look}
+	if o.standIns = o.req.Sloppy && spare(o.state.Live); o.standIns {
+		o.fallbackLists = [2][]ring.NodeID{}
+		cfg.Fallbacks = o.fallbacks
+	}
+	return cfg
 }
 
 func (o *putOp) now() time.Duration { return time.Since(o.begin) }
@@ -171,27 +187,29 @@ func (o *putOp) sendMint(i int) {
 	r.Value, r.ContentType, r.Meta, r.Tombstone, r.Checksum = req.Value, req.ContentType, req.Meta, req.Tombstone, req.Checksum
 	r.HasContext, r.Context = req.Context != nil, o.context
 	r.RequestId, r.ClientRequestId, r.Base = req.RequestID, req.ClientRequestID, o.base
-	o.send(i, quorum.Mint, r, o.deadline)
+	r.HintFor = o.hintFor(i)
+	o.c.replicas.Send(o.call(i, quorum.Mint, r, o.deadline))
 }
 
 // sendApply sends the minted record. It may arrive after the client's deadline: a write that happened should be
 // everywhere.
-func (o *putOp) sendApply(i int) {
+func (o *putOp) sendApply(i int) { o.c.replicas.Send(o.applyCall(i)) }
+
+func (o *putOp) applyCall(i int) nodeclient.Call {
 	r := o.request()
 	r.Op, r.Key, r.Trace = storagev1.Op_OP_APPLY, o.req.Key, o.req.Trace
-	r.Record, r.Cause = o.record, storagev1.Cause_CAUSE_WRITE
+	r.Record, r.Cause, r.HintFor = o.record, storagev1.Cause_CAUSE_WRITE, o.hintFor(i)
 	deadline := time.Now().Add(o.c.cfg.ReplicateFor)
 	if deadline.Before(o.deadline) {
 		deadline = o.deadline
 	}
-	o.send(i, quorum.Apply, r, deadline)
+	return o.call(i, quorum.Apply, r, deadline)
 }
 
-func (o *putOp) send(i int, do quorum.Do, r *storagev1.Request, deadline time.Time) {
+func (o *putOp) call(i int, do quorum.Do, r *storagev1.Request, deadline time.Time) nodeclient.Call {
 	to, tag := o.put.Node(i), len(o.sent)
 	o.sent = append(o.sent, sent{to: to, do: do, round: o.put.Round()})
-	o.c.replicas.Send(nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names,
-		Deadline: deadline, Deliver: o.deliver})
+	return nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Deadline: deadline, Deliver: o.deliver}
 }
 
 // gather reads all replicas for a record that covers the context's dots.
@@ -289,7 +307,7 @@ func (o *putOp) minted(i int, s *sent, a *nodeclient.Answer) {
 		o.doubt(i, quorum.Damaged)
 		return
 	}
-	s.issued = true
+	s.issued, o.issuedAt = true, o.now()
 	o.put.Issued(i)
 	if r.GetDurable() {
 		o.put.Durable(i, s.round)
@@ -377,6 +395,9 @@ func (o *putOp) reports() []Report {
 			continue
 		}
 		r.Did, r.At = last.do.String(), last.at
+		if q.StandIn {
+			r.Did = "hint"
+		}
 		switch {
 		case q.Durable:
 			r.Detail = "durable"

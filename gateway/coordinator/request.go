@@ -106,8 +106,8 @@ type PutRequest struct {
 	Checksum uint32
 	// W is how many machines must have the write durably.
 	W Quorum
-	// Sloppy allows machines that do not own the key to stand in for owners that are away. None does yet, so that a put
-	// fails where owners alone do not reach W, and Hinted is 0.
+	// Sloppy allows machines that do not own the key to stand in for owners that are away: they keep the write for them,
+	// and count towards W.
 	Sloppy bool
 	// Context, where not nil, says which siblings the write replaces; else it replaces what the minting node knows.
 	Context *causal.Context

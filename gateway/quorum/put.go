@@ -21,8 +21,11 @@ type PutConfig struct {
 	Layouts []PutLayout
 	// Read is the index of the layout that reads use: its owners mint.
 	Read int
-	// Health gives what the gateway knows of a node; called by Start and Refresh only.
+	// Health gives what the gateway knows of a node; kept until the put ends.
 	Health func(ring.NodeID) Candidate
+	// Fallbacks gives who may stand in for owners in a layout, by its index: nodes that own nothing of the key there, in
+	// preference order. Kept until the put ends, and called only when an owner has to be stood in for. nil allows nobody.
+	Fallbacks func(layout int) []ring.NodeID
 }
 
 type putState uint8
@@ -50,6 +53,11 @@ type target struct {
 	since  int           // answers to what was sent in earlier rounds say nothing any more
 	owner  [maxLive]bool // in each live layout
 	minter bool          // it may mint
+	late   bool          // an owner: it should have answered by now
+	// hints are the owners that it is to keep the record for, and of the one whose place it takes in each live layout,
+	// zero where it takes none. Only of machines that own the key in no live layout.
+	hints []ring.NodeID
+	of    [maxLive]ring.NodeID
 }
 
 type putPhase uint8
@@ -64,7 +72,7 @@ const (
 )
 
 // Put decides one write: who mints, who gets the record, and when enough machines hold it durably. A machine counts
-// once in each live layout whose preference list it is in. Start it, then do what Next says, and tell it what happened.
+// once in each live layout whose preference list it is in, as an owner or in an owner's place. Start it, then do what Next says, and tell it what happened.
 type Put struct {
 	targets  []target
 	layouts  [maxLive]PutLayout
@@ -77,7 +85,12 @@ type Put struct {
 	verdict  Verdict
 	why      Cause // of Impossible, where one refusal decided
 	retries  int
-	buf      [4]target
+	read     int // index of the layout that reads use
+	health   func(ring.NodeID) Candidate
+	// fallbacks is nil where nobody may stand in; dry says where nobody is left who could.
+	fallbacks func(layout int) []ring.NodeID
+	dry       [maxLive]bool
+	buf       [4]target
 }
 
 // maxRounds bounds how often a put follows changes of the layouts.
@@ -93,6 +106,7 @@ func (p *Put) Start(cfg PutConfig) {
 // place builds the list of targets: the owners in the layout that reads use first, in preference order.
 func (p *Put) place(cfg PutConfig, old []target) {
 	p.live = min(len(cfg.Layouts), maxLive)
+	p.read, p.health, p.fallbacks, p.dry = cfg.Read, cfg.Health, cfg.Fallbacks, [maxLive]bool{}
 	copy(p.layouts[:], cfg.Layouts[:p.live])
 	for turn := range p.live {
 		l := (cfg.Read + turn) % p.live
@@ -105,6 +119,7 @@ func (p *Put) place(cfg PutConfig, old []target) {
 					t = old[at]
 				}
 				t.Candidate, t.owner, t.minter = cfg.Health(n), [maxLive]bool{}, l == cfg.Read
+				t.late, t.hints, t.of = false, nil, [maxLive]ring.NodeID{}
 				p.targets = append(p.targets, t)
 			}
 			p.targets[i].owner[l] = true
@@ -129,7 +144,7 @@ func (p *Put) Refresh(cfg PutConfig) {
 	p.place(cfg, old)
 	if p.minter >= 0 {
 		if p.minter = p.Find(minterNode); p.minter < 0 {
-			p.keepMinter(old, minterNode, cfg)
+			p.keepMinter(old, minterNode, cfg, was[:wasLive])
 		}
 	}
 	for i := range p.targets {
@@ -148,10 +163,11 @@ func (p *Put) Refresh(cfg PutConfig) {
 }
 
 // keepMinter keeps the machine that has, or may have, the dot, though it owns the key no more: its answer is still needed.
-func (p *Put) keepMinter(old []target, n ring.NodeID, cfg PutConfig) {
+func (p *Put) keepMinter(old []target, n ring.NodeID, cfg PutConfig, was []PutLayout) {
 	at := slices.IndexFunc(old, func(t target) bool { return t.Node == n })
 	t := old[at]
 	t.Candidate, t.owner, t.minter = cfg.Health(n), [maxLive]bool{}, false
+	p.keepPlaces(&t, was, t.of)
 	p.minter = len(p.targets)
 	p.targets = append(p.targets, t)
 }
@@ -159,6 +175,9 @@ func (p *Put) keepMinter(old []target, n ring.NodeID, cfg PutConfig) {
 // stayed says whether t owns the key in a layout that was live before and still is.
 func (p *Put) stayed(t *target, was []PutLayout) bool {
 	for l := range p.live {
+		if t.standsIn(l) {
+			return true // only where the layout stayed
+		}
 		if !t.owner[l] {
 			continue
 		}
@@ -231,7 +250,7 @@ func (p *Put) Next() Step {
 }
 
 // choose picks who mints: the first healthy owner of the layout that reads use, the same for every gateway in quiet
-// times, then a suspect one.
+// times, then a suspect one, then a fallback.
 func (p *Put) choose() Step {
 	if p.doubtful { // only the machine where it may have happened is ever asked again
 		return p.mintAt(p.minter)
@@ -246,6 +265,9 @@ func (p *Put) choose() Step {
 				return p.mintAt(i)
 			}
 		}
+	}
+	if i := p.mintElsewhere(); i >= 0 {
+		return p.mintAt(i)
 	}
 	return p.exhausted()
 }
@@ -296,7 +318,7 @@ func (p *Put) Gathered(ok bool) {
 	}
 }
 
-// enoughConnected says whether W machines of each live layout can be sent something now.
+// enoughConnected says whether W machines of each live layout can be sent something now, stand-ins included.
 func (p *Put) enoughConnected() bool {
 	for l := range p.live {
 		n := 0
@@ -305,7 +327,7 @@ func (p *Put) enoughConnected() bool {
 				n++
 			}
 		}
-		if n < p.layouts[l].Need {
+		if n < p.layouts[l].Need && !p.fallbacksSuffice(l, p.layouts[l].Need-n) {
 			return false
 		}
 	}
@@ -422,11 +444,12 @@ func (p *Put) GiveUp() {
 	}
 }
 
-// spread sends the record to every owner that was not sent it, and counts.
+// spread sends the record to every owner that was not sent it, and to those who stand in, and counts.
 func (p *Put) spread() Step {
+	p.standIns()
 	for i := range p.targets {
 		t := &p.targets[i]
-		if t.state == unsent && t.owner != [maxLive]bool{} {
+		if t.state == unsent && (t.owner != [maxLive]bool{} || len(t.hints) > 0) {
 			t.state, t.round = applying, p.round
 			return Step{Do: Apply, Replica: i}
 		}
@@ -436,7 +459,7 @@ func (p *Put) spread() Step {
 		have, may := 0, 0
 		for i := range p.targets {
 			t := &p.targets[i]
-			if !t.owner[l] {
+			if !t.counts(l) {
 				continue
 			}
 			switch t.state {
@@ -479,6 +502,7 @@ type PutReport struct {
 	Minter    bool // it issued the dot, or was last asked for it
 	Durable   bool
 	Waiting   bool // asked, and not answered
+	StandIn   bool // it keeps the record for owners
 	Cause     Cause
 }
 
@@ -488,5 +512,6 @@ func (p *Put) Report(i int) PutReport {
 	return PutReport{
 		Sent: t.state != unsent, Connected: t.Connected, Minter: i == p.minter, Durable: t.state == durable,
 		Waiting: t.state == minting || t.state == minted || t.state == applying, Cause: t.cause,
+		StandIn: len(t.hints) > 0,
 	}
 }
