@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/record"
@@ -329,4 +332,65 @@ func TestPeerEndsDuringARound(t *testing.T) {
 		return same(recs, contents(t, all[1], id)) && same(recs, contents(t, all[2], id)) && same(recs, contents(t, all[0], id))
 	})
 	quiet(t, all)
+}
+
+// What makes no sense, or comes from nobody known, is refused and does no harm.
+func TestMalformedComparisonsAreRefused(t *testing.T) {
+	t.Parallel()
+	all := members(t, 1, nil)
+	all[0].start()
+	layout := names(settle(t, all))[0]
+	api, me := dial(all[0], nil).api, all[0].ID()
+	compare := func(change func(*storagev1.CompareRequest)) error {
+		req := &storagev1.CompareRequest{From: me[:], Layout: layout, ToSlot: ring.Slots, Parts: 4}
+		change(req)
+		_, err := api.Compare(t.Context(), req)
+		return err
+	}
+	wait(t, "counted", func() bool { return compare(func(*storagev1.CompareRequest) {}) == nil })
+	digests := func(change func(*storagev1.DigestsRequest)) error {
+		req := &storagev1.DigestsRequest{From: me[:], Layout: layout}
+		change(req)
+		st, err := api.Digests(t.Context(), req)
+		if err != nil {
+			return err
+		}
+		if _, err = st.Recv(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	}
+	fetch := func(from []byte, keys ...[]byte) error {
+		_, err := api.Fetch(t.Context(), &storagev1.FetchRequest{From: from, Keys: keys})
+		return err
+	}
+	other := &storagev1.LayoutName{Epoch: 99, Hash: make([]byte, 16)}
+	for name, c := range map[string]struct {
+		err  error
+		want codes.Code
+	}{
+		"no parts":       {compare(func(r *storagev1.CompareRequest) { r.Parts = 0 }), codes.InvalidArgument},
+		"many parts":     {compare(func(r *storagev1.CompareRequest) { r.Parts = 1 << 31 }), codes.InvalidArgument},
+		"empty range":    {compare(func(r *storagev1.CompareRequest) { r.ToSlot = 0 }), codes.InvalidArgument},
+		"past the ring":  {compare(func(r *storagev1.CompareRequest) { r.ToSlot = ring.Slots + 1 }), codes.InvalidArgument},
+		"half a range":   {compare(func(r *storagev1.CompareRequest) { r.More = []uint32{1} }), codes.InvalidArgument},
+		"many ranges":    {compare(func(r *storagev1.CompareRequest) { r.More = make([]uint32, 4000) }), codes.InvalidArgument},
+		"no layout":      {compare(func(r *storagev1.CompareRequest) { r.Layout = nil }), codes.InvalidArgument},
+		"another layout": {compare(func(r *storagev1.CompareRequest) { r.Layout = other }), codes.FailedPrecondition},
+		"nobody":         {compare(func(r *storagev1.CompareRequest) { r.From = nil }), codes.InvalidArgument},
+		"a stranger":     {compare(func(r *storagev1.CompareRequest) { r.From = make([]byte, 16) }), codes.PermissionDenied},
+		"many slots":     {digests(func(r *storagev1.DigestsRequest) { r.Ranges = []uint32{0, 5000} }), codes.InvalidArgument},
+		"slot past":      {digests(func(r *storagev1.DigestsRequest) { r.Slots = []uint32{ring.Slots} }), codes.InvalidArgument},
+		"slots reversed": {digests(func(r *storagev1.DigestsRequest) { r.Ranges = []uint32{7, 3} }), codes.InvalidArgument},
+		"old layout":     {digests(func(r *storagev1.DigestsRequest) { r.Layout = other }), codes.FailedPrecondition},
+		"some slots":     {digests(func(r *storagev1.DigestsRequest) { r.Slots, r.Ranges = []uint32{9}, []uint32{0, 4000} }), codes.OK},
+		"no keys":        {fetch(me[:]), codes.InvalidArgument},
+		"many keys":      {fetch(me[:], make([][]byte, 2000)...), codes.InvalidArgument},
+		"stranger's":     {fetch(make([]byte, 16), []byte("k")), codes.PermissionDenied},
+		"a missing key":  {fetch(me[:], []byte("k")), codes.OK},
+	} {
+		if got := status.Code(c.err); got != c.want {
+			t.Errorf("%s: %v, want %v", name, c.err, c.want)
+		}
+	}
 }

@@ -203,6 +203,9 @@ func (s *Service) turn(ctx context.Context, now time.Time) time.Duration {
 	}
 	if l.ID() != s.layout {
 		s.layout, s.shares = l.ID(), sharedRanges(l, s.cfg.Self)
+		for _, x := range s.exchanges {
+			x.began = time.Time{} // how far it came was counted in other ranges
+		}
 	}
 	s.look(now)
 	id, x := s.mostOverdue()
