@@ -5,10 +5,11 @@
 // What ends the process all the same is a panic in one of the library's own goroutines, a broken invariant and not a
 // failing disk. That loses nothing: a batch is acknowledged only after its sync, and the next opening replays the log.
 //
-// Rot in the log is found when the database is opened, which then fails with engine.ErrDamaged: a later piece of the
-// log says up to where it was synced. Rot behind the last such piece, in the batches of the last sync, looks as a crash
-// during that sync would, and is dropped in silence; no engine with a log can tell the two apart. So an engine that
-// opened is never suspect.
+// Rot in the log is found when the database is opened, which then fails with engine.ErrDamaged, if the log goes on in
+// another block of 32 KiB: its pieces say up to where the log was synced. Within the last block the library takes rot
+// for the torn end that a crash leaves, and drops what follows in silence: up to 32 KiB of batches that were
+// acknowledged. Its reader does not tell where it stopped or what it saw there, so an engine that opened is never
+// suspect. The owner's commit number, kept with its data and remembered by others, shows such a loss.
 package pebble
 
 import (
@@ -95,6 +96,9 @@ func open(fs vfs.FS, dir string, o Options, log zerolog.Logger, h hooks) (*Engin
 	e.stall.init()
 	if err := e.openLibrary(filepath.Clean(dir)); err != nil {
 		close(g.quit)
+		if cause := g.failed(); cause != nil {
+			err = cause // whatever the library made of it
+		}
 		return nil, errors.Join(fmt.Errorf("open engine in %s: %w", dir, err), g.close())
 	}
 	g.opening.Store(false)
@@ -105,7 +109,21 @@ func (e *Engine) openLibrary(dir string) (err error) {
 	defer rescue(&err)
 	l := e.opts.library()
 	l.FS, l.Logger, l.EventListener = e.guard, e.log, e.events()
-	e.db, err = pebble.Open(dir, l)
+	// The library creates a database in its oldest format and raises it in the end, when the first log is there already,
+	// in the old format.
+	found, err := pebble.Peek(dir, e.guard.FS)
+	if errors.Is(err, os.ErrNotExist) {
+		found, err = &pebble.DBDesc{}, nil
+	}
+	if err == nil && found.FormatMajorVersion < format {
+		var raised *pebble.DB
+		if raised, err = pebble.Open(dir, l.Clone()); err == nil {
+			err = raised.Close()
+		}
+	}
+	if err == nil {
+		e.db, err = pebble.Open(dir, l)
+	}
 	if err != nil && !errors.Is(err, engine.ErrLocked) && unreadable(err) {
 		return damage(err)
 	}
