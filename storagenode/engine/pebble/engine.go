@@ -118,11 +118,14 @@ func (e *Engine) openLibrary(dir string) (err error) {
 	if err == nil && found.FormatMajorVersion < format {
 		var raised *pebble.DB
 		if raised, err = pebble.Open(dir, l.Clone()); err == nil {
-			err = raised.Close()
+			err = errors.Join(raised.Close(), e.guard.failed())
 		}
 	}
 	if err == nil {
 		e.db, err = pebble.Open(dir, l)
+	}
+	if cause := e.guard.failed(); err == nil && cause != nil {
+		return errors.Join(cause, e.db.Close())
 	}
 	if err != nil && !errors.Is(err, engine.ErrLocked) && unreadable(err) {
 		return damage(err)

@@ -31,7 +31,8 @@ const retryPause = 100 * time.Millisecond
 // Failed writes of tables are the library's own affair: it writes the table anew. It is slowed down in that. After the
 // stop all of them fail, since the library reads tables back.
 //
-// While the database is being opened the library is told of failures as they are, and gives up.
+// While the database is being opened, tables are written all the same, since opening waits for its flushes for ever;
+// what no manifest names is removed by the next opening. The engine gives up when the library has opened.
 type guard struct {
 	vfs.FS
 	failure atomic.Pointer[error]
@@ -57,18 +58,10 @@ func newGuard(fs vfs.FS, rate int64) *guard {
 	return g
 }
 
-// fail latches err and returns what the library is told of it.
+// fail latches err. The library is told nothing, hence nil.
 func (g *guard) fail(err error) error {
 	if g.failure.CompareAndSwap(nil, &err) {
 		close(g.stopped)
-	}
-	return g.told(err)
-}
-
-// told is err while the library may learn of failures.
-func (g *guard) told(err error) error {
-	if g.opening.Load() {
-		return err
 	}
 	return nil
 }
@@ -81,10 +74,15 @@ func (g *guard) failed() error {
 	return nil
 }
 
-// muted reports whether nothing is written any more, and what the library is told of it.
-func (g *guard) muted() (bool, error) {
-	err := g.failed()
-	return err != nil, g.told(err)
+// muted reports whether nothing is written any more.
+func (g *guard) muted() bool { return g.failure.Load() != nil }
+
+// noTables returns why no table is written.
+func (g *guard) noTables() error {
+	if g.opening.Load() {
+		return nil
+	}
+	return g.failed()
 }
 
 // isTable reports whether the library itself copes with a failure to write the file.
@@ -106,8 +104,8 @@ func (g *guard) create(name string, category vfs.DiskWriteCategory, create func(
 	if isTable(name) {
 		return g.createTable(name, category, create)
 	}
-	if muted, err := g.muted(); muted {
-		return nowhere{}, err
+	if g.muted() {
+		return nowhere{}, nil
 	}
 	f, err := create()
 	if err != nil {
@@ -117,7 +115,7 @@ func (g *guard) create(name string, category vfs.DiskWriteCategory, create func(
 }
 
 func (g *guard) createTable(name string, category vfs.DiskWriteCategory, create func() (vfs.File, error)) (vfs.File, error) {
-	if (g.failed() != nil || g.tablesFail.Load()) && !g.opening.Load() {
+	if g.noTables() != nil || g.tablesFail.Load() {
 		t := time.NewTimer(retryPause)
 		defer t.Stop()
 		select {
@@ -125,7 +123,7 @@ func (g *guard) createTable(name string, category vfs.DiskWriteCategory, create 
 		case <-g.quit:
 		}
 	}
-	if err := g.failed(); err != nil {
+	if err := g.noTables(); err != nil {
 		return nil, err
 	}
 	f, err := create()
@@ -156,24 +154,24 @@ func (g *guard) OpenDir(name string) (vfs.File, error) {
 
 // Remove implements vfs.FS. A failure leaves a file that the next opening removes, so it stops nothing.
 func (g *guard) Remove(name string) error {
-	if muted, err := g.muted(); muted {
-		return err
+	if g.muted() {
+		return nil
 	}
 	return g.FS.Remove(name)
 }
 
 // RemoveAll implements vfs.FS.
 func (g *guard) RemoveAll(name string) error {
-	if muted, err := g.muted(); muted {
-		return err
+	if g.muted() {
+		return nil
 	}
 	return g.FS.RemoveAll(name)
 }
 
 // Rename implements vfs.FS.
 func (g *guard) Rename(from, to string) error {
-	if muted, err := g.muted(); muted {
-		return err
+	if g.muted() {
+		return nil
 	}
 	if err := g.FS.Rename(from, to); err != nil {
 		return g.fail(fmt.Errorf("rename %s: %w", from, err))
@@ -233,8 +231,8 @@ type logFile struct {
 
 // Write implements vfs.File.
 func (f *logFile) Write(p []byte) (int, error) {
-	if muted, err := f.g.muted(); muted {
-		return len(p), err
+	if f.g.muted() {
+		return len(p), nil
 	}
 	n, err := f.File.Write(p)
 	f.g.written.Add(uint64(n))
@@ -268,8 +266,8 @@ func (f *logFile) SyncTo(length int64) (full bool, err error) {
 }
 
 func (f *logFile) sync(sync func() error) error {
-	if muted, err := f.g.muted(); muted {
-		return err
+	if f.g.muted() {
+		return nil
 	}
 	start := time.Now()
 	err := sync()
@@ -285,7 +283,7 @@ func (f *logFile) sync(sync func() error) error {
 
 // Close implements vfs.File.
 func (f *logFile) Close() error {
-	muted, _ := f.g.muted()
+	muted := f.g.muted()
 	err := f.File.Close()
 	if err != nil && !muted {
 		return f.g.fail(fmt.Errorf("close %s: %w", f.name, err))
@@ -302,7 +300,7 @@ type tableFile struct {
 
 // Write implements vfs.File.
 func (f *tableFile) Write(p []byte) (int, error) {
-	if err := f.g.failed(); err != nil {
+	if err := f.g.noTables(); err != nil {
 		return 0, err
 	}
 	if f.paced {
@@ -318,7 +316,7 @@ func (f *tableFile) Write(p []byte) (int, error) {
 
 // Sync implements vfs.File.
 func (f *tableFile) Sync() error {
-	if err := f.g.failed(); err != nil {
+	if err := f.g.noTables(); err != nil {
 		return err
 	}
 	err := f.File.Sync()
@@ -328,7 +326,7 @@ func (f *tableFile) Sync() error {
 
 // SyncData implements vfs.File.
 func (f *tableFile) SyncData() error {
-	if err := f.g.failed(); err != nil {
+	if err := f.g.noTables(); err != nil {
 		return err
 	}
 	return f.File.SyncData()

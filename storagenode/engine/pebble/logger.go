@@ -42,7 +42,7 @@ func (l *logger) Fatalf(format string, args ...any) {
 	if l.guard.failed() == nil {
 		l.fatal.CompareAndSwap(nil, &engine.Damage{Err: err})
 	}
-	_ = l.guard.fail(err) // told is for callers that can do something about it
+	_ = l.guard.fail(err) // nil, for the library's sake
 	l.log.Error().Err(err).Msg("the storage engine is stopped")
 }
 
