@@ -43,7 +43,7 @@ const (
 	pressureMax = 0.25
 	yieldPause  = 20 * time.Millisecond
 	yieldsMax   = 100
-	// served bounds the listings and fetches that are answered at once.
+	// servedMax bounds the listings and fetches that are answered at once.
 	servedMax = 4
 )
 

@@ -20,7 +20,7 @@ const (
 	// countWidth is the largest number of slots that are counted in one scan, countBytes about how much one reads.
 	countWidth = 4096
 	countBytes = 1 << 20
-	// verifyScans is into how many slices the ring is cut for verification.
+	// verifySlices is into how many slices the ring is cut for verification.
 	verifySlices = 256
 )
 
@@ -41,7 +41,7 @@ type Sums struct {
 	wake    chan struct{}           // has room for one; filled when something is not counted any more
 }
 
-// deltas bounds what is computed before the lock is taken.
+// delta is what a change adds to a slot.
 type delta struct {
 	slot ring.Slot
 	sum  merkle.Sum
