@@ -125,7 +125,7 @@ type nodesCommand struct{}
 func (nodesCommand) Help() string {
 	return `STATUS is what gossip says, LINK whether the gateway that answers has a stream to the node, PHI how much that ` +
 		`gateway suspects it: from 8 on, requests skip it. SHARE is the part of all keys that the node holds a replica of, ` +
-		`EPOCHS the layouts that it has acknowledged and synced.
+		`HINTS how many writes it keeps for other nodes until those are back, EPOCHS the layouts that it has acknowledged and synced.
 
 ` + examples("dotringctl nodes", "dotringctl nodes -o json | jq '.nodes[] | select(.status != \"alive\")'")
 }
@@ -145,8 +145,8 @@ func nodesText(p palette, nodes []*clusterv1.Node) string {
 	}
 	nodes = slices.Clone(nodes)
 	slices.SortStableFunc(nodes, func(a, b *clusterv1.Node) int { return compareNames(a.Name, b.Name) })
-	rows := table{headings("NAME", "STATUS", "LINK", "ZONE", "WEIGHT", "SHARE", "KEYS", "DISK", "PHI", "EPOCHS", "GRPC", "STARTED")}
-	for _, i := range []int{4, 5, 6, 7, 8} {
+	rows := table{headings("NAME", "STATUS", "LINK", "ZONE", "WEIGHT", "SHARE", "KEYS", "DISK", "HINTS", "PHI", "EPOCHS", "GRPC", "STARTED")}
+	for _, i := range []int{4, 5, 6, 7, 8, 9} {
 		rows[0][i].right = true
 	}
 	var faults strings.Builder
@@ -155,13 +155,13 @@ func nodesText(p palette, nodes []*clusterv1.Node) string {
 		if !n.Connected {
 			link = styled("no", bad)
 		}
-		keys, disk := number("%d", n.Keys), number("%s", byteSize(n.DiskBytes))
+		keys, disk, hints := number("%d", n.Keys), number("%s", byteSize(n.DiskBytes)), number("%d", n.Hints)
 		if n.Error != "" {
-			keys.text, disk.text = "?", "?"
+			keys.text, disk.text, hints.text = "?", "?", "?"
 			fmt.Fprintf(&faults, "%s could not be asked: %s\n", escapeText(n.Name), p.paint(bad, escapeText(n.Error)))
 		}
 		rows = append(rows, []cell{text(n.Name), styled(n.Status, nodeStyle(n.Status)), link, text(n.Zone),
-			number("%.4g", n.Weight), number("%.1f%%", 100*n.Share), keys, disk, phiCell(n.Phi),
+			number("%.4g", n.Weight), number("%.1f%%", 100*n.Share), keys, disk, hints, phiCell(n.Phi),
 			text(fmt.Sprintf("%d/%d", n.AckedEpoch, n.SyncedEpoch)), text(n.GrpcAddr), text(clock(n.Started))})
 	}
 	if faults.Len() > 0 {

@@ -195,6 +195,7 @@ func (s *Cluster) askNode(ctx context.Context, id ring.NodeID, n *clusterv1.Node
 		return
 	}
 	n.Keys, n.DiskBytes, n.Engine = got.GetKeys(), got.GetDiskBytes(), got.GetEngine()
+	n.Hints, n.HintBytes = got.GetHints(), got.GetHintBytes()
 	n.AckedEpoch, n.SyncedEpoch = got.GetAcked().GetEpoch(), got.GetSynced().GetEpoch()
 	if len(got.GetActor()) == len(causal.Actor{}) {
 		n.Actor = causal.Actor(got.GetActor()).String()

@@ -337,7 +337,10 @@ type Node struct {
 	Engine      string                 `protobuf:"bytes,18,opt,name=engine,proto3" json:"engine,omitempty"`
 	Started     *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=started,proto3" json:"started,omitempty"`
 	// Why the node could not be asked; empty where it answered.
-	Error         string `protobuf:"bytes,20,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,20,opt,name=error,proto3" json:"error,omitempty"`
+	// Writes that it keeps for other nodes until those are back, and their bytes.
+	Hints         uint64 `protobuf:"varint,21,opt,name=hints,proto3" json:"hints,omitempty"`
+	HintBytes     uint64 `protobuf:"varint,22,opt,name=hint_bytes,json=hintBytes,proto3" json:"hint_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,6 +513,20 @@ func (x *Node) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Node) GetHints() uint64 {
+	if x != nil {
+		return x.Hints
+	}
+	return 0
+}
+
+func (x *Node) GetHintBytes() uint64 {
+	if x != nil {
+		return x.HintBytes
+	}
+	return 0
 }
 
 type ListNodesResponse struct {
@@ -1242,7 +1259,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tLayoutRef\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x12\n" +
-	"\x10ListNodesRequest\"\x9a\x04\n" +
+	"\x10ListNodesRequest\"\xcf\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1268,7 +1285,10 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\fsynced_epoch\x18\x11 \x01(\x04R\vsyncedEpoch\x12\x16\n" +
 	"\x06engine\x18\x12 \x01(\tR\x06engine\x124\n" +
 	"\astarted\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x14\n" +
-	"\x05error\x18\x14 \x01(\tR\x05error\"C\n" +
+	"\x05error\x18\x14 \x01(\tR\x05error\x12\x14\n" +
+	"\x05hints\x18\x15 \x01(\x04R\x05hints\x12\x1d\n" +
+	"\n" +
+	"hint_bytes\x18\x16 \x01(\x04R\thintBytes\"C\n" +
 	"\x11ListNodesResponse\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.dotring.cluster.v1.NodeR\x05nodes\"\x12\n" +
 	"\x10GetLayoutRequest\"v\n" +
