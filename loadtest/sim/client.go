@@ -146,6 +146,9 @@ func (c *client) attempt(g *gateway, k int, o *putOp, tries int, then func()) {
 		outcome := history.InDoubt
 		if o.put.NotApplied() {
 			outcome = history.NotApplied
+			c.w.stats.NotApplied++
+		} else {
+			c.w.stats.InDoubt++
 		}
 		c.w.check.Failed(o.write, outcome)
 		next := c.gateway()
@@ -189,4 +192,21 @@ func describe(s causal.Set) string {
 		out += fmt.Sprintf(" %x:%d", sib.Dot.Actor[:4], sib.Dot.Counter)
 	}
 	return fmt.Sprintf("%d siblings%s, %d actors", len(s.Siblings), out, len(s.Clock))
+}
+
+// audit reads every key once a layout has settled, by small quorums: what the change has lost is noticed before the
+// next write hides it. The reads of a change that comes on the heels of another are left out.
+func (w *world) audit(epoch uint64) {
+	if epoch <= w.audited || !w.faulty {
+		return
+	}
+	w.audited = epoch
+	c := w.clients[0]
+	for k := range w.opt.Keys {
+		w.after(w.between(0, 150*time.Millisecond), func() {
+			if g := c.gateway(); g != nil && w.audited == epoch && w.faulty {
+				c.get(g, k, w.opt.N-w.opt.MinW+1, false, func(bool) {})
+			}
+		})
+	}
 }

@@ -229,11 +229,12 @@ func (w *world) changeLayout() {
 		return
 	}
 	changes := 1
+	members := n.view.Settled().Members()
 	if w.opt.Upheaval {
-		changes = 1 + w.IntN(4)
+		changes = []int{1, 3, 2 * len(members)}[w.IntN(3)]
 	}
 	for range changes {
-		c := w.randomChange(n.view.Settled().Members())
+		c := w.randomChange(members)
 		w.trace.line("%s is asked for a %s of %s", n.name, c.Kind, w.byID(c.Member.ID).name)
 		n.request(c)
 	}

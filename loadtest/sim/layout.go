@@ -177,6 +177,7 @@ func (n *node) merge(v *ring.View) {
 	}
 	if n.view.Settled() != before {
 		n.w.trace.line("%s settles on %s", n.name, n.view.Settled().ID())
+		n.w.audit(n.view.Settled().ID().Epoch)
 	}
 	if changed {
 		n.changed()
@@ -187,7 +188,7 @@ func (n *node) merge(v *ring.View) {
 func (n *node) meet() {
 	every := 500 * time.Millisecond
 	if n.view.Newest() != n.view.Settled() {
-		every = 60 * time.Millisecond
+		every = n.w.opt.Gossip
 	}
 	if n.w.now-n.met < every {
 		return

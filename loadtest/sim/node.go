@@ -259,7 +259,6 @@ type request struct {
 	seen    history.Known // what the mint's context stands for
 	record  []byte
 	fenced  bool // a client's write, and no repair
-	traceID int
 }
 
 // response is what a node answers.
@@ -269,7 +268,6 @@ type response struct {
 	record  []byte
 	digest  record.Digest
 	dot     causal.Dot
-	repeat  bool
 	durable bool
 	view    *ring.View // of a refusal for layouts
 }
@@ -407,7 +405,7 @@ func (n *node) mint(r *request, answer func(response)) {
 		second()
 		return
 	}
-	answer(response{record: minted.Record, dot: minted.Dot, repeat: minted.Repeated, durable: ended || n.w.bug == EarlyAck})
+	answer(response{record: minted.Record, dot: minted.Dot, durable: ended || n.w.bug == EarlyAck})
 }
 
 // journal tells the history of a dot.
@@ -415,6 +413,13 @@ func (n *node) journal(r *request, m kv.Minted, seen history.Known) {
 	n.w.trace.line("%s mints %s for write %d as %x:%d, repeated %v", n.name, r.key, r.write.ID, m.Dot.Actor[:4], m.Dot.Counter, m.Repeated)
 	if m.Repeated {
 		return
+	}
+	if r.mint.ClientRequestID && !n.w.jumped && !n.planted.byHand {
+		id := string(m.Dot.Actor[:]) + string(r.key) + "/" + r.mint.RequestID
+		if n.w.issued[id] {
+			n.w.check.Break(history.Idempotent, "%s gave request %s of key %s a second dot", n.name, r.mint.RequestID, r.key)
+		}
+		n.w.issued[id] = true
 	}
 	n.w.check.Minted(r.write, m.Dot, seen)
 	set, err := record.Decode(r.key, m.Record)

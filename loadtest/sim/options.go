@@ -22,6 +22,7 @@ type Options struct {
 	Twice   float64       // probability that a message arrives twice
 	Commit  time.Duration // the disk's sync, on average
 	News    time.Duration // how often a gateway hears of layouts
+	Gossip  time.Duration // how often a node exchanges views while a change is under way
 
 	Partitions float64 // rate
 	OneWay     float64 // share of partitions in one direction
@@ -46,7 +47,7 @@ type Options struct {
 func quiet() Options {
 	return Options{
 		Nodes: 4, Spares: 2, N: 3, MinW: 2, Gateways: 2, Clients: 6, Keys: 5,
-		Think: 20 * time.Millisecond, Latency: time.Millisecond, Commit: 2 * time.Millisecond, News: 200 * time.Millisecond,
+		Think: 20 * time.Millisecond, Latency: time.Millisecond, Commit: 2 * time.Millisecond, News: 200 * time.Millisecond, Gossip: 60 * time.Millisecond,
 		Blind: 0.2, Deletes: 0.15, OneWay: 0.3, Clean: 0.3,
 	}
 }
@@ -98,10 +99,14 @@ func Swarm(seed uint64) Options {
 // upheaval makes layouts the main thing: all the time most owners change, and gateways hear of it late.
 func (o *Options) upheaval(d dice) {
 	o.Upheaval = true
-	o.N, o.MinW, o.Nodes, o.Spares, o.Gateways = 3, 2, 5+d.IntN(2), d.IntN(2), 3
+	o.N, o.MinW, o.Nodes, o.Spares, o.Gateways = 3, 2, 5+d.IntN(5), d.IntN(2), 2+d.IntN(12)
 	o.Layouts = 1 + 3*d.Float64()
 	o.News = []time.Duration{500 * time.Millisecond, 4 * time.Second, 15 * time.Second}[d.IntN(3)]
-	o.Keys = 2 + d.IntN(3)
+	// Many gateways that are slow to hear news: each learns of a layout from the first node that refuses it.
+	o.Clients, o.Think, o.Latency = 8+d.IntN(9), 15*time.Millisecond, d.between(time.Millisecond, 15*time.Millisecond)
+	o.Gossip = []time.Duration{60 * time.Millisecond, 400 * time.Millisecond}[d.IntN(2)]
+	// Keys that are written seldom: the next write would hide that one was missed.
+	o.Keys = []int{4, 24, 80}[d.IntN(3)]
 	for _, f := range []*float64{&o.Tail, &o.Loss, &o.Partitions, &o.Crashes, &o.Pauses, &o.DiskFails, &o.DiskLoss, &o.DiskFull, &o.Gates} {
 		*f *= 0.4 // a layout settles only when all members can be reached
 	}

@@ -55,6 +55,9 @@ func Run(cfg Config) (Result, error) {
 	}
 	broken := func() bool { return len(w.check.Violations()) > 0 }
 	w.injectFaults()
+	if opt.Upheaval {
+		w.runUntil(2*leastTime, broken)
+	}
 	w.runUntil(leastTime, broken)
 	w.runUntil(mostTime, func() bool { return broken() || w.faultAcks >= MinAcks })
 	if !broken() {

@@ -36,6 +36,8 @@ type world struct {
 	jumped    bool // some clock has jumped: remembered request ids may have expired
 	replays   []replay
 	openOps   int
+	issued    map[string]bool // actor, key and request id of mints under ids that clients chose
+	audited   uint64 // the newest layout after which all keys were read
 	stats     Stats
 }
 
@@ -58,7 +60,7 @@ type Stats struct {
 }
 
 func newWorld(seed uint64, opt Options, bug Bug) *world {
-	w := &world{opt: opt, bug: bug, dice: newDice(seed, 2), lossAt: -1, faulty: true,
+	w := &world{opt: opt, bug: bug, dice: newDice(seed, 2), lossAt: -1, faulty: true, issued: make(map[string]bool),
 		loss: opt.Loss, tail: opt.Tail, twice: opt.Twice}
 	w.check = history.New(func() time.Duration { return w.now })
 	w.Read(w.cluster[:])

@@ -117,8 +117,10 @@ func (c *simCommand) table(ctx context.Context) error {
 			return err
 		}
 		if h.Seed == 0 {
-			missed++
-			fmt.Printf("| `%s` | %s | %s | none of %d | |\n", p.Bug, p.What, p.Breaks, h.Tried)
+			if p.Hidden == "" {
+				missed++
+			}
+			fmt.Printf("| `%s` | %s | %s | none of %d | %s |\n", p.Bug, p.What, p.Breaks, h.Tried, p.Hidden)
 			continue
 		}
 		fmt.Printf("| `%s` | %s | %s | %d | %s |\n", p.Bug, p.What, p.Breaks, h.Seed, h.Found.What)
