@@ -104,6 +104,24 @@ func TestTableWriteFails(t *testing.T) {
 	}
 }
 
+// TestGrows fills several memory tables with the default options, from the small ones that the library begins with, and
+// compacts level 0: no write waits for what never comes.
+func TestGrows(t *testing.T) {
+	m := newMachine()
+	m.opts = Default()
+	e := m.mustOpen(t)
+	acked, err := fill(e, "key", 1600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := e.Stats(); s.Flushes < 3 || len(s.Levels) == 0 || s.TableBytes() == 0 || s.DiskWritten < s.UserBytes {
+		t.Errorf("%+v", s)
+	}
+	if n := missing(t, e, acked); n > 0 {
+		t.Errorf("%d keys are missing", n)
+	}
+}
+
 // TestStallEnds keeps every table from being written, until writes wait. Close ends the wait, and loses nothing.
 func TestStallEnds(t *testing.T) {
 	m := newCrashMachine()

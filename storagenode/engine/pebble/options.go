@@ -13,7 +13,8 @@ const (
 	kib = 1 << 10
 	mib = 1 << 20
 
-	// maxMemTables is the number of memory tables, the one being filled included, at which writes wait for a flush.
+	// maxMemTables bounds the memory tables, the one being filled included, as a multiple of the full size; above it
+	// writes wait for a flush.
 	maxMemTables = 3
 
 	// format is the on-disk format. It is named, and not "the newest", because opening a database with a newer one

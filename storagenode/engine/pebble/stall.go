@@ -101,5 +101,6 @@ func (e *Engine) lags() bool {
 	m := e.db.Metrics()
 	layers := int(m.Levels[0].Sublevels)
 	e.guard.pressed.Store(layers >= (e.opts.L0Trigger+e.opts.L0Pause)/2)
-	return m.MemTable.Count > maxMemTables || layers >= e.opts.L0Pause
+	// Their size counts and not their number: the first ones are small, and not flushed before several are full.
+	return m.MemTable.Size > maxMemTables*uint64(e.opts.WriteBuffer) || layers >= e.opts.L0Pause
 }
