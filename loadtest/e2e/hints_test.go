@@ -43,7 +43,9 @@ func TestHintsBringWhatANodeMissed(t *testing.T) {
 	for i := range 100 {
 		keys = append(keys, fmt.Sprintf("hinted-%d", i))
 	}
-	put := func(key, query string) (answer, error) { return cl.do("PUT", key, query+"&timeout=20s", []byte("value of "+key)) }
+	put := func(key, query string) (answer, error) {
+		return cl.do("PUT", key, query+"&timeout=20s", []byte("value of "+key))
+	}
 	down := c.Nodes[1]
 	owned := map[string]bool{}
 	for _, key := range keys {

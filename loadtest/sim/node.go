@@ -249,16 +249,16 @@ const (
 
 // request is what a gateway sends.
 type request struct {
-	op      op
-	key     []byte
-	left    time.Duration   // until its deadline, when it was sent
-	live    []ring.LayoutID // as the coordinator knew them
-	read    ring.LayoutID   // of reads
-	mint    kv.Mint         // without key and deadline
-	write   *history.Write
-	seen    history.Known // what the mint's context stands for
-	record  []byte
-	fenced  bool // a client's write, and no repair
+	op     op
+	key    []byte
+	left   time.Duration   // until its deadline, when it was sent
+	live   []ring.LayoutID // as the coordinator knew them
+	read   ring.LayoutID   // of reads
+	mint   kv.Mint         // without key and deadline
+	write  *history.Write
+	seen   history.Known // what the mint's context stands for
+	record []byte
+	fenced bool // a client's write, and no repair
 }
 
 // response is what a node answers.

@@ -37,7 +37,7 @@ type world struct {
 	replays   []replay
 	openOps   int
 	issued    map[string]bool // actor, key and request id of mints under ids that clients chose
-	audited   uint64 // the newest layout after which all keys were read
+	audited   uint64          // the newest layout after which all keys were read
 	stats     Stats
 }
 

@@ -48,7 +48,9 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-func member(i int) ring.Member { return ring.Member{ID: ring.NodeID{byte(i + 1)}, Name: "n", Weight: 1} }
+func member(i int) ring.Member {
+	return ring.Member{ID: ring.NodeID{byte(i + 1)}, Name: "n", Weight: 1}
+}
 
 // layouts returns a settled layout of n nodes and the proposal that replaces one of them.
 func layouts(t testing.TB, n int) (*ring.Layout, *ring.Layout) {
