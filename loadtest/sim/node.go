@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/dotring/dotring/gateway/quorum"
@@ -32,7 +33,6 @@ type node struct {
 	name    string
 	disk    *disk
 	started bool // it has been in use
-	leaving bool // it was taken out of the layout, and does not come back
 
 	// What is gone with the process.
 	up        bool
@@ -345,6 +345,7 @@ func (n *node) apply(r *request, answer func(response)) {
 			answer(response{cause: causeOf(err)})
 			return
 		}
+		n.keepForReplay(r)
 		answer(response{durable: true})
 	})
 	n.commitSoon()
@@ -354,7 +355,11 @@ func (n *node) apply(r *request, answer func(response)) {
 	case n.w.bug == EarlyAck:
 		answer(response{durable: true})
 	}
-	if len(n.w.replays) < maxReplays && n.w.chance(0.1) {
+}
+
+// keepForReplay keeps some of what became durable here, unless this is a machine that may forget it.
+func (n *node) keepForReplay(r *request) {
+	if !slices.Contains(n.w.victims, n.idx) && len(n.w.replays) < maxReplays && n.w.chance(0.1) {
 		n.w.replays = append(n.w.replays, replay{n.idx, r.key, r.record})
 	}
 }

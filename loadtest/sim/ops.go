@@ -21,7 +21,6 @@ type getOp struct {
 	get      quorum.Get
 	round    int // counts restarts under newer layouts
 	restarts int
-	inStep   bool
 	done     func(causal.Set, error)
 }
 

@@ -103,9 +103,7 @@ func (w *world) build() error {
 		w.clients = append(w.clients, newClient(w, i))
 	}
 	// Only so many machines ever lose their disk that one of those that acknowledged a write keeps it.
-	for _, i := range w.Perm(w.opt.Nodes)[:w.opt.MinW-1] {
-		w.victims = append(w.victims, i)
-	}
+	w.victims = append(w.victims, w.Perm(w.opt.Nodes)[:w.opt.MinW-1]...)
 	return nil
 }
 
