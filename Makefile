@@ -89,9 +89,13 @@ fuzz: ## fuzz every decoder in turn (FUZZTIME=10s each)
 SEEDS ?= 200
 
 .PHONY: sim
-sim: ## simulate clusters under faults (SEEDS=200 fresh ones)
+sim: ## simulate clusters under faults (SEEDS=200, the same each time)
+	@go run ./loadtest/cmd/dotring-load sim --seeds $(SEEDS)
+
+.PHONY: sim-fresh
+sim-fresh: ## simulate clusters that were never simulated before (SEEDS=200)
 	@go run ./loadtest/cmd/dotring-load sim --fresh --seeds $(SEEDS)
 
 .PHONY: soak-sim
-soak-sim: ## simulate a thousand clusters
+soak-sim: ## simulate a thousand clusters (red: see loadtest/RESULTS.md)
 	@go run ./loadtest/cmd/dotring-load sim --seeds 1000
