@@ -173,7 +173,8 @@ func TestDropHintOnlyUnchanged(t *testing.T) {
 		if mustDrop(t, s, away(2), "k", one) || mustDrop(t, s, away(1), "k", two) {
 			t.Error("another hint was dropped")
 		}
-		release := h.hold() // a newer one is on its way to the disk
+		release := sync.OnceFunc(h.hold()) // a newer one is on its way to the disk
+		defer release()
 		newer := newOutcome(t)
 		if err := s.ApplyHint([]ring.NodeID{away(1)}, []byte("k"), two, newer.mint); err != nil {
 			t.Fatal(err)
@@ -192,7 +193,8 @@ func TestDropHintOnlyUnchanged(t *testing.T) {
 		checkCounts(t, s, away(1), away(2))
 		// A drop that waits for the disk: what comes next begins anew, and stays.
 		mustHint(t, s, "k", one, away(1))
-		release = h.hold()
+		release = sync.OnceFunc(h.hold())
+		defer release()
 		gone, next := newOutcome(t), newOutcome(t)
 		if err := s.DropHint(away(1), []byte("k"), one, gone.apply); err != nil {
 			t.Fatal(err)
