@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -157,17 +158,33 @@ func (w *world) flakeDisk() {
 // damageDisk flips a bit for good: that machine has lost a record.
 func (w *world) damageDisk() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
-	if n.up && !n.doubt && n.disk.flip() {
+	if n.up && !n.doubt && w.copies() >= w.opt.MinW && n.disk.flip() {
 		w.lossAt = w.now
 		w.stats.Damages++
 		w.trace.line("%s: a stored record is damaged", n.name)
 	}
 }
 
+// copies is the least number of copies that any live layout of any node keeps. Members that are asked to leave at once, by
+// several who do not know of each other, may shrink a cluster below W; whoever then loses the last copy loses the write,
+// and no promise covers that.
+func (w *world) copies() int {
+	least := math.MaxInt
+	for _, n := range w.nodes {
+		if n.view == nil {
+			continue
+		}
+		for _, l := range n.view.Live() {
+			least = min(least, l.Replicas())
+		}
+	}
+	return least
+}
+
 // loseDisk empties a machine's disk, or rolls it back.
 func (w *world) loseDisk() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
-	if !n.up || w.stats.Restarts > 60 {
+	if !n.up || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
 		return
 	}
 	n.stop(w.chance(w.opt.Clean))
@@ -248,7 +265,9 @@ func (w *world) changeLayout() {
 // randomChange lets a member take other tokens, or leave.
 func (w *world) randomChange(members []ring.Member) ring.Change {
 	m := members[w.IntN(len(members))]
-	if w.chance(0.15) {
+	// Never so many that N do not stay: fewer machines than a promise counts on could not keep it.
+	if w.chance(0.15) && w.leaves < w.opt.Nodes-w.opt.N {
+		w.leaves++
 		return ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: m.ID}}
 	}
 	c := ring.Change{Kind: ring.ChangeWeight, Member: m}
