@@ -97,5 +97,5 @@ sim-fresh: ## simulate clusters that were never simulated before (SEEDS=200)
 	@go run ./loadtest/cmd/dotring-load sim --fresh --seeds $(SEEDS)
 
 .PHONY: soak-sim
-soak-sim: ## simulate a thousand clusters (red: see loadtest/RESULTS.md)
+soak-sim: ## simulate a thousand clusters
 	@go run ./loadtest/cmd/dotring-load sim --seeds 1000
