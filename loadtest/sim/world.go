@@ -36,7 +36,7 @@ type world struct {
 	jumped    bool // some clock has jumped: remembered request ids may have expired
 	replays   []replay
 	openOps   int
-	leaves    int // asked for
+	leaves    int             // asked for
 	issued    map[string]bool // actor, key and request id of mints under ids that clients chose
 	audited   uint64          // the newest layout after which all keys were read
 	stats     Stats
