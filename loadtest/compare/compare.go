@@ -93,7 +93,7 @@ func Run(ctx context.Context, cfg Config) (report.Comparison, error) {
 		}
 		return measure(ctx, cfg, sides, dir, &cmp)
 	}()
-	return cmp, errors.Join(err, cluster.Stop(stopTimeout), e.stop(stopTimeout), os.RemoveAll(dir))
+	return cmp, errors.Join(err, cluster.Stop(stopTimeout), cluster.Release(), e.stop(stopTimeout), os.RemoveAll(dir))
 }
 
 func notes(cfg Config) []string {

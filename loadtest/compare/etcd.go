@@ -31,6 +31,7 @@ const (
 type etcd struct {
 	members []*localcluster.Process
 	client  *http.Client
+	ports   *localcluster.Ports
 }
 
 // newEtcd prepares the members below dir, which must be empty: a member that finds data joins the cluster it was in.
@@ -42,17 +43,21 @@ func newEtcd(program, dir string) (*etcd, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("compare: %w", err)
 	}
+	ports, err := localcluster.ReservePorts()
+	if err != nil {
+		return nil, fmt.Errorf("compare: %w", err)
+	}
 	clients, peers := make([]string, etcdMembers), make([]string, etcdMembers)
 	var initial []string
 	for i := range etcdMembers {
 		for _, addrs := range [][]string{clients, peers} {
-			if addrs[i], err = localcluster.FreeAddr(); err != nil {
-				return nil, err
+			if addrs[i], err = ports.Next(); err != nil {
+				return nil, errors.Join(err, ports.Release())
 			}
 		}
 		initial = append(initial, fmt.Sprintf("etcd%d=http://%s", i+1, peers[i]))
 	}
-	e := &etcd{client: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}}
+	e := &etcd{ports: ports, client: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}}
 	for i := range etcdMembers {
 		name := fmt.Sprintf("etcd%d", i+1)
 		p := localcluster.NewProcess("etcd member", name, path, filepath.Join(dir, name),
@@ -160,7 +165,7 @@ func (e *etcd) addresses() []string {
 
 func (e *etcd) stop(timeout time.Duration) error {
 	defer e.client.CloseIdleConnections()
-	return stopAll(e.members, timeout)
+	return errors.Join(stopAll(e.members, timeout), e.ports.Release())
 }
 
 // stopAll ends processes, and kills those that have not ended within the timeout.

@@ -74,6 +74,9 @@ func prepare(t *testing.T, cfg localcluster.Config) *localcluster.Cluster {
 		if err := c.Stop(20 * time.Second); err != nil {
 			t.Errorf("stop the cluster: %v", err)
 		}
+		if err := c.Release(); err != nil {
+			t.Error(err)
+		}
 	})
 	return c
 }

@@ -188,7 +188,7 @@ func (m *meter) cluster(ctx context.Context) (put, get report.Operation, err err
 		get, err = m.operation(ctx, "get", 1, addr, procs)
 		return err
 	}()
-	return put, get, errors.Join(err, c.Stop(stopTimeout))
+	return put, get, errors.Join(err, c.Stop(stopTimeout), c.Release())
 }
 
 func (m *meter) fill(ctx context.Context, addr string) error {
@@ -233,19 +233,23 @@ func (m *meter) load(ctx context.Context, name string, gets float64, addr string
 
 // server runs a part's server in a process of its own while do runs.
 func (m *meter) server(ctx context.Context, part string, do func(addr string, p load.Process) error) error {
-	addr, err := localcluster.FreeAddr()
+	ports, err := localcluster.ReservePorts()
 	if err != nil {
 		return err
 	}
+	addr, err := ports.Next()
+	if err != nil {
+		return errors.Join(err, ports.Release())
+	}
 	p := localcluster.NewProcess("part", part, m.cfg.Self, filepath.Join(m.dir, part), m.cfg.ServeArgs(part, addr, m.cfg.ValueSize)...)
 	if err := p.Start(); err != nil {
-		return err
+		return errors.Join(err, ports.Release())
 	}
 	err = waitListening(ctx, addr, p)
 	if err == nil {
 		err = do(addr, load.Process{Name: part, PID: p.PID()})
 	}
-	return errors.Join(err, p.Kill())
+	return errors.Join(err, p.Kill(), ports.Release())
 }
 
 func waitListening(ctx context.Context, addr string, p *localcluster.Process) error {

@@ -17,6 +17,3 @@ func (p *Process) PID() int {
 	}
 	return p.cmd.Process.Pid
 }
-
-// FreeAddr returns a loopback address whose port was free for TCP and UDP at the moment of asking.
-func FreeAddr() (string, error) { return freeAddr() }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -43,7 +42,7 @@ type Config struct {
 	Data string
 	// Nodes and Gateways are how many processes to prepare, 1 to MaxNodes and 0 to MaxGateways.
 	Nodes, Gateways int
-	// FreePorts takes ports that are free now, instead of the well-known ones, so that clusters do not meet.
+	// FreePorts reserves ports until Release, instead of taking the well-known ones, so that clusters do not meet.
 	FreePorts bool
 	// NodeArgs and GatewayArgs are added to every command line.
 	NodeArgs, GatewayArgs []string
@@ -77,10 +76,11 @@ type Cluster struct {
 	Nodes    []*Process
 	Gateways []*Process
 	client   *http.Client
+	ports    *Ports // nil with the well-known ports
 }
 
 // New prepares a cluster's folders and command lines. It starts nothing. A data folder that was used before is used
-// again.
+// again. The caller stops what it started, then calls Release.
 func New(cfg Config) (*Cluster, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -92,8 +92,21 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports := &portPicker{free: cfg.FreePorts}
 	c := &Cluster{client: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}}
+	if cfg.FreePorts {
+		if c.ports, err = ReservePorts(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.prepare(cfg, keyFile); err != nil {
+		return nil, errors.Join(err, c.Release())
+	}
+	return c, nil
+}
+
+// prepare names every process's addresses and command line.
+func (c *Cluster) prepare(cfg Config, keyFile string) error {
+	ports := portPicker{reserved: c.ports}
 	var gossip, grpc []string
 	for i := range cfg.Nodes {
 		p := &Process{
@@ -122,7 +135,24 @@ func New(cfg Config) (*Cluster, error) {
 			"--storage-nodes", strings.Join(grpc, ","), "--context-key-file", keyFile, "--drain-delay", "0s"}, cfg.GatewayArgs...)
 		c.Gateways = append(c.Gateways, p)
 	}
-	return c, ports.err
+	return ports.err
+}
+
+// portPicker names the addresses of a cluster: well-known ones, or reserved ones.
+type portPicker struct {
+	reserved *Ports
+	err      error
+}
+
+func (p *portPicker) pick(port int) string {
+	if p.reserved == nil {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	addr, err := p.reserved.Next()
+	if err != nil && p.err == nil {
+		p.err = err
+	}
+	return addr
 }
 
 func without(all []string, i int) []string {
@@ -148,44 +178,6 @@ func contextKey(dir string) (string, error) {
 		return "", fmt.Errorf("write context key: %w", err)
 	}
 	return path, nil
-}
-
-// portPicker names the addresses of a cluster: well-known ones, or ports that are free at the moment of asking.
-type portPicker struct {
-	free bool
-	err  error
-}
-
-func (p *portPicker) pick(port int) string {
-	if !p.free {
-		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	}
-	addr, err := freeAddr()
-	if err != nil && p.err == nil {
-		p.err = err
-	}
-	return addr
-}
-
-// freeAddr finds a loopback port that neither a TCP nor a UDP socket holds, since gossip needs both. It draws from below
-// the ports that the system gives to outgoing connections, which could take one before the program listens on it.
-func freeAddr() (string, error) {
-	const low, high = 12_000, 32_000
-	var last error
-	for range 200 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(low+mathrand.IntN(high-low)))
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			last = err
-			continue
-		}
-		u, err := net.ListenPacket("udp", addr)
-		last = errors.Join(err, l.Close())
-		if err == nil {
-			return addr, u.Close()
-		}
-	}
-	return "", fmt.Errorf("find a free port: %w", last)
 }
 
 // CheckPorts names every address of the cluster that another process holds.
@@ -245,6 +237,14 @@ func (c *Cluster) Stop(timeout time.Duration) error {
 	}
 	c.client.CloseIdleConnections()
 	return errors.Join(errs...)
+}
+
+// Release gives reserved ports back, after Stop. Without FreePorts it does nothing.
+func (c *Cluster) Release() error {
+	if c.ports == nil {
+		return nil
+	}
+	return c.ports.Release()
 }
 
 // WaitReady waits until every gateway that was started is ready and, where settled is not 0, sees a settled layout of

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,12 +41,18 @@ var leaks = []goleak.Option{
 
 const patience = 30 * time.Second
 
-// freeAddr finds a loopback port that neither TCP nor UDP holds, below those that the system gives to outgoing
-// connections, which could take one before the node listens on it.
+// The harness's own ports: below those that the system gives to outgoing connections, which could take one before the
+// node listens on it, and above those of the clusters that other packages' tests run meanwhile.
+const lowestPort, highestPort = 27_500, 31_000
+
+// ports counts the ports given, so that none is given twice in a run.
+var ports atomic.Uint32
+
+// freeAddr finds a loopback port that neither TCP nor UDP holds.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 200 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.IntN(20_000)))
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lowestPort+ports.Add(1)%(highestPort-lowestPort)))
 		if err != nil {
 			continue
 		}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -44,7 +46,7 @@ func TestExitCodes(t *testing.T) {
 
 // SIGTERM ends the node in order, with exit code 0.
 func TestSignal(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 31_000+os.Getpid()%1000)) // below the ports of outgoing connections
 	if err != nil {
 		t.Fatal(err)
 	}
