@@ -99,3 +99,13 @@ sim-fresh: ## simulate clusters that were never simulated before (SEEDS=200)
 .PHONY: soak-sim
 soak-sim: ## simulate a thousand clusters
 	@go run ./loadtest/cmd/dotring-load sim --seeds 1000
+
+CHAOS ?= 90s
+
+.PHONY: chaos
+chaos: build ## break a cluster of real processes, one fault at a time (CHAOS=90s)
+	@bin/dotring-load chaos --duration $(CHAOS)
+
+.PHONY: soak-chaos
+soak-chaos: build ## thirty minutes of that; fails unless 99.99 % of a million requests are served within a second
+	@bin/dotring-load chaos --duration 30m --good 0.9999

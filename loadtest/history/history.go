@@ -8,6 +8,8 @@ package history
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/dotring/dotring/ringsvc/causal"
@@ -347,3 +349,19 @@ func (c *Checker) Counts() (writes, acked int) {
 
 // short names a dot by the first bytes of its actor.
 func short(d causal.Dot) string { return fmt.Sprintf("%x:%d", d.Actor[:4], d.Counter) }
+
+// DiskLost notes that one machine has lost its disk: every write acknowledged until now is held by one machine fewer than
+// its client was told, and one that no machine may hold any more is not looked for.
+func (c *Checker) DiskLost() {
+	for _, l := range c.keys {
+		for i := range l.events {
+			if e := &l.events[i]; e.acked {
+				e.w--
+				e.lost = e.lost || e.w < 1
+			}
+		}
+	}
+}
+
+// Keys returns the keys that were written, in order.
+func (c *Checker) Keys() []string { return slices.Sorted(maps.Keys(c.keys)) }

@@ -42,12 +42,22 @@ type Config struct {
 	Data string
 	// Nodes and Gateways are how many processes to prepare, 1 to MaxNodes and 0 to MaxGateways.
 	Nodes, Gateways int
-	// FreePorts reserves ports until Release, instead of taking the well-known ones, so that clusters do not meet.
+	// FreePorts reserves ports until Release, instead of taking the well-known ones, so that clusters do not meet. It
+	// means nothing where each process has a host of its own.
 	FreePorts bool
 	// NodeArgs and GatewayArgs are added to every command line.
 	NodeArgs, GatewayArgs []string
 	// Zones, where set, are dealt out to the nodes in turn.
 	Zones []string
+	// Places, where set, are the addresses of the hosts that processes run on and the words that start a command there:
+	// those of the nodes first, then those of the gateways. All are then told to listen beyond loopback.
+	Places []Place
+}
+
+// Place is where a process runs: in a network namespace, for example.
+type Place struct {
+	Host   string   // an IP address
+	Prefix []string // before the command line; it must replace itself by the command
 }
 
 // Validate reports every fault at once.
@@ -58,6 +68,9 @@ func (c Config) Validate() error {
 	}
 	if c.Gateways < 0 || c.Gateways > MaxGateways {
 		faults = append(faults, fmt.Errorf("gateways: %d is not between 0 and %d", c.Gateways, MaxGateways))
+	}
+	if len(c.Places) > 0 && len(c.Places) != c.Nodes+c.Gateways {
+		faults = append(faults, fmt.Errorf("places: %d for %d processes", len(c.Places), c.Nodes+c.Gateways))
 	}
 	if c.Data == "" {
 		faults = append(faults, errors.New("data: no folder named"))
@@ -93,7 +106,7 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{client: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}}
-	if cfg.FreePorts {
+	if cfg.FreePorts && len(cfg.Places) == 0 {
 		if c.ports, err = ReservePorts(); err != nil {
 			return nil, err
 		}
@@ -106,11 +119,17 @@ func New(cfg Config) (*Cluster, error) {
 
 // prepare names every process's addresses and command line.
 func (c *Cluster) prepare(cfg Config, keyFile string) error {
-	ports := portPicker{reserved: c.ports}
+	ports := portPicker{reserved: c.ports, host: "127.0.0.1"}
+	var beyond []string
+	if len(cfg.Places) > 0 {
+		beyond = []string{"--insecure=true"}
+	}
 	var gossip, grpc []string
 	for i := range cfg.Nodes {
+		prefix := ports.place(cfg.Places, i)
 		p := &Process{
-			Name: fmt.Sprintf("node%d", i+1), Kind: "storage node", program: filepath.Join(cfg.Bin, "dotring-storagenode"),
+			prefix: prefix,
+			Name:   fmt.Sprintf("node%d", i+1), Kind: "storage node", program: filepath.Join(cfg.Bin, "dotring-storagenode"),
 			GRPC: ports.pick(nodeGRPCPort + i), Gossip: ports.pick(nodeGossipPort + i), Admin: ports.pick(nodeAdminPort + i),
 		}
 		gossip, grpc = append(gossip, p.Gossip), append(grpc, p.GRPC)
@@ -123,16 +142,19 @@ func (c *Cluster) prepare(cfg Config, keyFile string) error {
 		if len(cfg.Zones) > 0 {
 			p.args = append(p.args, "--zone", cfg.Zones[i%len(cfg.Zones)])
 		}
-		p.args = append(p.args, cfg.NodeArgs...)
+		p.args = append(append(p.args, beyond...), cfg.NodeArgs...)
 	}
 	for i := range cfg.Gateways {
+		prefix := ports.place(cfg.Places, cfg.Nodes+i)
 		p := &Process{
-			Name: fmt.Sprintf("gateway%d", i+1), Kind: "gateway", program: filepath.Join(cfg.Bin, "dotring-gateway"),
+			prefix: prefix,
+			Name:   fmt.Sprintf("gateway%d", i+1), Kind: "gateway", program: filepath.Join(cfg.Bin, "dotring-gateway"),
 			HTTP: ports.pick(gatewayHTTPPort + i), GRPC: ports.pick(gatewayGRPCPort + i), Admin: ports.pick(gatewayAdminPort + i),
 		}
 		p.dir = filepath.Join(cfg.Data, p.Name)
 		p.args = append([]string{"--name", p.Name, "--http-addr", p.HTTP, "--grpc-addr", p.GRPC, "--admin-addr", p.Admin,
-			"--storage-nodes", strings.Join(grpc, ","), "--context-key-file", keyFile, "--drain-delay", "0s"}, cfg.GatewayArgs...)
+			"--storage-nodes", strings.Join(grpc, ","), "--context-key-file", keyFile, "--drain-delay", "0s"}, beyond...)
+		p.args = append(p.args, cfg.GatewayArgs...)
 		c.Gateways = append(c.Gateways, p)
 	}
 	return ports.err
@@ -141,12 +163,22 @@ func (c *Cluster) prepare(cfg Config, keyFile string) error {
 // portPicker names the addresses of a cluster: well-known ones, or reserved ones.
 type portPicker struct {
 	reserved *Ports
+	host     string
 	err      error
+}
+
+// place turns to the host of the process i, and returns the words that start a command there.
+func (p *portPicker) place(places []Place, i int) []string {
+	if len(places) == 0 {
+		return nil
+	}
+	p.host = places[i].Host
+	return places[i].Prefix
 }
 
 func (p *portPicker) pick(port int) string {
 	if p.reserved == nil {
-		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		return net.JoinHostPort(p.host, strconv.Itoa(port))
 	}
 	addr, err := p.reserved.Next()
 	if err != nil && p.err == nil {

@@ -19,6 +19,7 @@ type Process struct {
 	// Addresses, host:port; those that the kind does not have are empty.
 	HTTP, GRPC, Gossip, Admin string
 
+	prefix  []string // before the program, to start it in another place
 	program string
 	args    []string
 	dir     string
@@ -78,7 +79,8 @@ func (p *Process) Start() error {
 	if err != nil {
 		return fmt.Errorf("open log of %s: %w", p.Name, err)
 	}
-	cmd := exec.Command(p.program, p.args...)
+	words := append(append(append([]string(nil), p.prefix...), p.program), p.args...)
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {

@@ -15,6 +15,7 @@ type commands struct {
 	Up upCommand `cmd:"" help:"Start a local cluster, each storage node and gateway a process of its own, until Ctrl-C."`
 
 	Sim        simCommand        `cmd:"" help:"Simulate whole clusters under faults, each from a seed, and check what must always hold."`
+	Chaos      chaosCommand      `cmd:"" help:"Break a cluster of real processes while clients work, and check what must always hold."`
 	Run        runCommand        `cmd:"" help:"Load a store and measure it."`
 	Compare    compareCommand    `cmd:"" help:"Start dotring and etcd, load them in turn, and print their ratio."`
 	Floor      floorCommand      `cmd:"" help:"Measure what the parts of an operation cost alone, and what it costs a cluster."`

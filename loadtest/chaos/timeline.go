@@ -1,0 +1,126 @@
+package chaos
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	hdr "github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Counts are the requests of a stretch of time.
+type Counts struct {
+	Requests, Failed, Slow int64
+	Why                    map[string]int64 // of those that failed
+	latency                *hdr.Histogram   // of those that were served, in microseconds
+}
+
+func newCounts() *Counts {
+	return &Counts{Why: make(map[string]int64), latency: hdr.New(1, time.Minute.Microseconds(), 2)}
+}
+
+func (c *Counts) add(o *Counts) {
+	c.Requests += o.Requests
+	c.Failed += o.Failed
+	c.Slow += o.Slow
+	for why, n := range o.Why {
+		c.Why[why] += n
+	}
+	c.latency.Merge(o.latency)
+}
+
+// Good is the share of requests that were served within a second, 1 where there were none.
+func (c *Counts) Good() float64 {
+	if c.Requests == 0 {
+		return 1
+	}
+	return 1 - float64(c.Failed+c.Slow)/float64(c.Requests)
+}
+
+// P99 is the latency that 99 of 100 requests that were served did not exceed.
+func (c *Counts) P99() time.Duration {
+	return time.Duration(c.latency.ValueAtQuantile(99)) * time.Microsecond
+}
+
+// String is a line for people.
+func (c *Counts) String() string {
+	s := fmt.Sprintf("%d requests, p50 %.1f ms, p99 %.1f ms, longest %.0f ms", c.Requests,
+		float64(c.latency.ValueAtQuantile(50))/1000, float64(c.latency.ValueAtQuantile(99))/1000, float64(c.latency.Max())/1000)
+	if c.Slow > 0 {
+		s += fmt.Sprintf(", %d SLOWER THAN 1 s", c.Slow)
+	}
+	if c.Failed > 0 {
+		s += fmt.Sprintf(", %d FAILED:", c.Failed)
+		for _, why := range slices.Sorted(maps.Keys(c.Why)) {
+			s += fmt.Sprintf(" %d %s;", c.Why[why], why)
+		}
+	}
+	return s
+}
+
+// maxDetails is how many failures of one stretch are printed whole.
+const maxDetails = 3
+
+// timeline counts requests, and prints what happened when. Safe for concurrent use.
+type timeline struct {
+	began time.Time
+	out   io.Writer
+
+	mu      sync.Mutex
+	now     *Counts // since the last line
+	total   *Counts
+	details []string
+}
+
+func newTimeline(out io.Writer) *timeline {
+	return &timeline{began: time.Now(), out: out, now: newCounts(), total: newCounts()}
+}
+
+func (t *timeline) served(took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.now.Requests++
+	if took > goodTime {
+		t.now.Slow++
+	}
+	_ = t.now.latency.RecordValue(min(max(took, time.Microsecond), time.Minute).Microseconds()) // fails only outside of the bounds
+}
+
+func (t *timeline) failed(op, why, detail string, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.now.Requests++
+	t.now.Failed++
+	t.now.Why[op+" "+why]++
+	if len(t.details) < maxDetails {
+		t.details = append(t.details, fmt.Sprintf("%s %s after %.0f ms: %.300s", op, why, took.Seconds()*1000, detail))
+	}
+}
+
+// mark prints a line, and before it what the requests since the last one were answered; it returns those.
+func (t *timeline) mark(format string, args ...any) *Counts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	past := t.now
+	t.total.add(past)
+	t.now = newCounts()
+	if past.Requests > 0 {
+		fmt.Fprintf(t.out, "         | %s\n", past)
+	}
+	for _, d := range t.details {
+		fmt.Fprintf(t.out, "         |   %s\n", d)
+	}
+	t.details = nil
+	fmt.Fprintf(t.out, "%7.1fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
+	return past
+}
+
+// say prints a line and counts on.
+func (t *timeline) say(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(t.out, "%7.1fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
+}
