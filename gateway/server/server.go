@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/config"
 	"github.com/dotring/dotring/gateway/internal/grpcapi"
@@ -26,6 +26,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/nodeclient"
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -78,6 +79,8 @@ type Server struct {
 	registry *prometheus.Registry
 	client   *nodeclient.Client
 	api      *httpapi.API
+	tls      *mtls.Source  // nil: in the clear
+	guard    *access.Guard // nil: everybody may do everything
 	draining atomic.Bool
 
 	httpListener, grpcListener, adminListener net.Listener
@@ -103,6 +106,9 @@ func New(cfg Config, logger zerolog.Logger, opts ...Option) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: logger, registry: o.registry, quit: make(chan struct{})}
+	if err := s.secure(); err != nil {
+		return nil, err
+	}
 	if err := s.wire(&o, keyring); err != nil {
 		return nil, err
 	}
@@ -132,7 +138,7 @@ func readKeys(file string) (causal.Keyring, error) {
 func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	nodes := nodeclient.Default()
 	nodes.Targets, nodes.StreamsPerNode, nodes.ContextKeys = s.cfg.StorageNodes, s.cfg.StreamsPerNode, keyring.Fingerprints()
-	nodes.DialOptions = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	nodes.DialOptions = []grpc.DialOption{grpc.WithTransportCredentials(s.nodeCredentials())}
 	nodes.Dial, nodes.Logger, nodes.Registerer = o.dial, s.log, s.registry
 	if _, err := rand.Read(nodes.ID[:]); err != nil {
 		return fmt.Errorf("make gateway id: %w", err)
@@ -154,10 +160,10 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 		return ring.ClusterID{}, false
 	}}
 	admission := httpapi.NewAdmission(maxRequests, maxBodyBytes)
-	kv := grpcapi.NewKV(coord, tokens, s.cfg.MaxValueBytes)
+	kv := grpcapi.NewKV(coord, tokens, s.guard, s.cfg.MaxValueBytes)
 	cluster := grpcapi.NewCluster(s.client, coord, grpcapi.About{Name: s.cfg.Name, Version: Version(), R: s.cfg.ReadQuorum,
-		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0})
-	s.api, err = httpapi.New(httpapi.Config{Store: coord, Tokens: tokens, KV: kv, Cluster: cluster, Ready: s.Ready,
+		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard})
+	s.api, err = httpapi.New(httpapi.Config{Store: coord, Tokens: tokens, KV: kv, Cluster: cluster, Ready: s.Ready, Guard: s.guard,
 		Admission: admission, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, SlowAfter: slowAfter,
 		Now: time.Now, Logger: s.log, Registerer: s.registry})
 	if err != nil {
@@ -170,7 +176,8 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	// The longest a request may take, and time for a slow client to take the answer.
 	s.http.WriteTimeout = finishTime + 20*time.Second
 	s.admin = s.newHTTPServer(s.adminHandler())
-	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(admission, slowAfter, s.log, s.registry), kv, cluster, s.Ready)
+	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(admission, s.guard, slowAfter, s.log, s.registry), kv, cluster, s.Ready,
+		grpc.Creds(s.publicCredentials()))
 	return registerServerMetrics(s.registry, s)
 }
 
@@ -201,7 +208,7 @@ func (s *Server) listen(listen func(network, addr string) (net.Listener, error))
 			faults = append(faults, fmt.Errorf("--%s: %w", l.flag, err))
 			continue
 		}
-		*l.to = listener
+		*l.to = s.secureListener(l.flag, l.addr, listener)
 	}
 	return errors.Join(faults...)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/kv"
 )
@@ -67,12 +68,15 @@ type Config struct {
 	GossipInterval time.Duration
 	// GossipKeyFile holds a JSON array of base64 keys, the first encrypts. Empty: gossip is in the clear.
 	GossipKeyFile string
+	// TLS names the node's certificate, its key and the cluster's authorities; none: connections are in the clear. The
+	// certificate is for mtls.RoleNode. Changed files are read again.
+	TLS mtls.Files
 
 	// Replicas is N, 1 to ring.MaxReplicas, and MinWrite the smallest W that a write may ask for, 1 to Replicas. Both are written
 	// into the first layout by the node that founds the cluster, and belong to the layout from then on. Default 3 and 2.
 	Replicas, MinWrite int
 
-	// Insecure allows addresses other than loopback, without encryption and access rules.
+	// Insecure allows addresses other than loopback although connections or gossip are in the clear.
 	Insecure bool
 
 	// Workers is how many requests are worked on at once, 1 to 1024. Default 32: reads wait for the disk, not for the
@@ -134,18 +138,25 @@ func (c Config) Validate() error {
 }
 
 func (c Config) validateAddrs(f *faults) {
-	for _, a := range []struct{ flag, addr, advertise string }{
-		{"grpc-addr", c.GRPCAddr, c.AdvertiseGRPC},
-		{"gossip-addr", c.GossipAddr, c.AdvertiseGossip},
-		{"admin-addr", c.AdminAddr, c.AdvertiseAdmin},
+	if err := c.TLS.Validate(); err != nil {
+		f.add(false, "%w", err)
+	}
+	for _, a := range []struct {
+		flag, addr, advertise string
+		secret                bool
+		need                  string
+	}{
+		{"grpc-addr", c.GRPCAddr, c.AdvertiseGRPC, c.TLS.Any(), "--tls-cert, --tls-key and --tls-ca"},
+		{"gossip-addr", c.GossipAddr, c.AdvertiseGossip, c.GossipKeyFile != "", "--gossip-key-file"},
+		{"admin-addr", c.AdminAddr, c.AdvertiseAdmin, c.TLS.Any(), "--tls-cert, --tls-key and --tls-ca"},
 	} {
 		host, err := splitAddr(a.addr)
 		if err != nil {
 			f.add(false, "%s: %w", a.flag, err)
 			continue
 		}
-		f.add(c.Insecure || isLoopback(host),
-			"%s: %s is not a loopback address, and there is no encryption yet: --insecure allows it all the same", a.flag, a.addr)
+		f.add(c.Insecure || a.secret || isLoopback(host),
+			"%s: %s is not a loopback address, and would be in the clear: give %s, or allow it by --insecure", a.flag, a.addr, a.need)
 		f.add(a.advertise != "" || !isUnspecified(host),
 			"advertise-%s: must be given, since others cannot reach %s", a.flag, a.addr)
 		if a.advertise != "" {

@@ -23,6 +23,7 @@ import (
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/proto/wire"
 	"github.com/dotring/dotring/ringsvc/membership"
+	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
 	"github.com/dotring/dotring/storagenode/engine/memory"
@@ -84,6 +85,7 @@ type Node struct {
 	stream  *stream.Server
 	peers   *peers
 	watch   *broadcast
+	tls     *mtls.Source // nil: in the clear
 
 	grpcListener  net.Listener
 	adminListener net.Listener
@@ -123,6 +125,11 @@ func (n *Node) open(deps Deps) (err error) {
 		return err
 	}
 	n.id = n.dir.Identity().Node
+	if n.cfg.TLS.Any() {
+		if n.tls, err = mtls.Load(n.cfg.TLS, time.Now, n.log); err != nil {
+			return err
+		}
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
@@ -149,7 +156,7 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
-	n.peers = newPeers(n.id, n.gossip)
+	n.peers = newPeers(n.id, n.gossip, n.clientCredentials())
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, Reached: n.reach.get,
 		State: n.state, Doubt: n.doubt, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
@@ -186,6 +193,7 @@ func (n *Node) listen() (err error) {
 	if n.adminListener, err = net.Listen("tcp", n.cfg.AdminAddr); err != nil {
 		return fmt.Errorf("admin-addr: %w", err)
 	}
+	n.adminListener = n.secureAdmin(n.adminListener)
 	return nil
 }
 
@@ -254,6 +262,7 @@ func (n *Node) self() ring.Member {
 func (n *Node) serveWhat() {
 	n.grpc = grpc.NewServer(
 		grpc.ForceServerCodecV2(wire.Codec()),
+		grpc.Creds(n.serverCredentials()),
 		grpc.MaxRecvMsgSize(wire.MaxMessageBytes), grpc.MaxSendMsgSize(wire.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(1024),
 		grpc.StaticStreamWindowSize(1<<20), grpc.StaticConnWindowSize(4<<20),

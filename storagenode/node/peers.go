@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/grpc/credentials"
+
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -19,8 +21,8 @@ type peers struct {
 	*peer.Pool
 }
 
-func newPeers(self ring.NodeID, gossip *membership.Cluster) *peers {
-	return &peers{self: self, Pool: peer.New(func(id ring.NodeID) (string, bool) {
+func newPeers(self ring.NodeID, gossip *membership.Cluster, creds credentials.TransportCredentials) *peers {
+	return &peers{self: self, Pool: peer.New(creds, func(id ring.NodeID) (string, bool) {
 		for _, m := range gossip.Members() {
 			if m.ID == id && m.Status == membership.Alive && m.GRPCAddr != "" {
 				return m.GRPCAddr, true

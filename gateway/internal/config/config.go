@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/ringsvc/mtls"
 )
 
 // Config is what a gateway needs to run. Packages receive it finished and do not change it.
@@ -29,6 +30,12 @@ type Config struct {
 	ReadQuorum, WriteQuorum coordinator.Quorum
 	// ContextKeyFile holds the cluster's context keys, one or two lines; empty for none, so that contexts can be forged.
 	ContextKeyFile string
+	// AccessFile holds tokens and what each may do, by key prefix; empty for none, so that everybody may do everything. A
+	// changed file is read again.
+	AccessFile string
+	// TLS names the gateway's certificate, its key and the cluster's authorities; none: connections are in the clear. The
+	// certificate is for mtls.RoleGateway, and for the names and addresses that clients use. Changed files are read again.
+	TLS mtls.Files
 	// CORSOrigins are the origins of web pages that may use this gateway, or "*"; none switches CORS off.
 	CORSOrigins []string
 	// DrainDelay is how long the gateway goes on taking requests after it was told to stop and /readyz began to fail, so
@@ -38,7 +45,7 @@ type Config struct {
 	StreamsPerNode int
 	// MaxValueBytes is the size of the largest value; 1 byte to 2 MiB, as a record holds 3 MiB.
 	MaxValueBytes int
-	// Insecure allows addresses that other machines reach, without TLS and access rules.
+	// Insecure allows addresses that other machines reach, also without TLS or access rules.
 	Insecure bool
 	// LogLevel is one of trace, debug, info, warn, error; LogFormat json or console.
 	LogLevel, LogFormat string
@@ -78,10 +85,15 @@ func (c Config) Validate() error {
 		switch {
 		case err != nil:
 			fault(a.flag, "%w", err)
-		case !loopback && !c.Insecure:
-			fault(a.flag, "%s is reached by other machines, and there are neither TLS nor access rules; --insecure allows it",
-				a.addr)
+		case loopback || c.Insecure:
+		case !c.TLS.Any():
+			fault(a.flag, "%s is reached by other machines: give --tls-cert, --tls-key and --tls-ca, or allow it by --insecure", a.addr)
+		case c.AccessFile == "" && a.flag != "admin-addr":
+			fault(a.flag, "%s is reached by other machines: give --access-file, or allow it by --insecure", a.addr)
 		}
+	}
+	if err := c.TLS.Validate(); err != nil {
+		faults = append(faults, err)
 	}
 	if len(c.StorageNodes) == 0 {
 		fault("storage-nodes", "at least one host:port is needed")
@@ -138,6 +150,12 @@ func checkListen(addr string) (loopback bool, err error) {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback(), nil
+}
+
+// Loopback says whether only this machine reaches addr.
+func Loopback(addr string) bool {
+	loopback, err := checkListen(addr)
+	return err == nil && loopback
 }
 
 // checkOrigin says whether o is an origin as browsers send it.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/ringsvc/mtls"
 )
 
 func load(args []string, env map[string]string, file string) (Config, error) {
@@ -49,12 +50,17 @@ func TestEverySetting(t *testing.T) {
 	want := Config{Name: "gw", HTTPAddr: "0.0.0.0:1", GRPCAddr: ":2", AdminAddr: "[::1]:3", StorageNodes: []string{"a:1", "b:2"},
 		ReadQuorum: coordinator.All, WriteQuorum: coordinator.Majority, ContextKeyFile: "keys", CORSOrigins: []string{"https://x.org"},
 		DrainDelay: 250 * time.Millisecond, StreamsPerNode: 4, MaxValueBytes: 512 << 10, Insecure: true, LogLevel: "debug",
-		LogFormat: "console", MemoryLimit: 2 << 30}
+		LogFormat: "console", MemoryLimit: 2 << 30, AccessFile: "rules", TLS: mtls.Files{Cert: "c", Key: "k", CA: "a"}}
 	args := []string{"--name=gw", "--http-addr", "0.0.0.0:1", "--grpc-addr=:2", "--admin-addr", "[::1]:3", "--storage-nodes", "a:1, b:2",
 		"--read-quorum", "all", "--write-quorum", "quorum", "--context-key-file", "keys", "--cors-origins", "https://x.org",
 		"--drain-delay", "250ms", "--streams-per-node", "4", "--max-value-bytes", "512KiB", "--insecure", "--log-level", "debug",
-		"--log-format", "console", "--memory-limit", "2GiB"}
+		"--log-format", "console", "--memory-limit", "2GiB",
+		"--access-file", "rules", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"}
 	file := `
+access-file: rules
+tls-cert: c
+tls-key: k
+tls-ca: a
 name: gw
 http-addr: 0.0.0.0:1
 grpc-addr: ":2"
@@ -76,7 +82,8 @@ memory-limit: 2147483648
 	env := map[string]string{"DOTRING_NAME": "gw", "DOTRING_HTTP_ADDR": "0.0.0.0:1", "DOTRING_GRPC_ADDR": ":2", "DOTRING_ADMIN_ADDR": "[::1]:3",
 		"DOTRING_STORAGE_NODES": "a:1,b:2", "DOTRING_READ_QUORUM": "all", "DOTRING_WRITE_QUORUM": "quorum", "DOTRING_CONTEXT_KEY_FILE": "keys",
 		"DOTRING_CORS_ORIGINS": "https://x.org", "DOTRING_DRAIN_DELAY": "250ms", "DOTRING_STREAMS_PER_NODE": "4", "DOTRING_MAX_VALUE_BYTES": "512KiB",
-		"DOTRING_INSECURE": "true", "DOTRING_LOG_LEVEL": "debug", "DOTRING_LOG_FORMAT": "console", "DOTRING_MEMORY_LIMIT": "2GiB"}
+		"DOTRING_INSECURE": "true", "DOTRING_LOG_LEVEL": "debug", "DOTRING_LOG_FORMAT": "console", "DOTRING_MEMORY_LIMIT": "2GiB",
+		"DOTRING_ACCESS_FILE": "rules", "DOTRING_TLS_CERT": "c", "DOTRING_TLS_KEY": "k", "DOTRING_TLS_CA": "a"}
 	for name, c := range map[string]func() (Config, error){
 		"flags":       func() (Config, error) { return load(args, nil, "") },
 		"environment": func() (Config, error) { return load(nil, env, "") },
@@ -108,8 +115,9 @@ func TestFaults(t *testing.T) {
 		faults []string
 	}{
 		"nothing":                {nil, nil, "", []string{"--storage-nodes: at least one"}},
-		"unknown flag":           {with("--tls-cert", "x"), nil, "", []string{"unknown flag --tls-cert"}},
-		"access rules":           {with("--access-file=x"), nil, "", []string{"unknown flag --access-file"}},
+		"unknown flag":           {with("--tls-cart", "x"), nil, "", []string{"unknown flag --tls-cart"}},
+		"half of TLS":            {with("--tls-cert", "x"), nil, "", []string{"--tls-ca belong together"}},
+		"TLS without rules":      {with("--tls-cert=c", "--tls-key=k", "--tls-ca=a", "--http-addr=0.0.0.0:1"), nil, "", []string{"--http-addr: 0.0.0.0:1 is reached by other machines: give --access-file"}},
 		"argument":               {with("serve"), nil, "", []string{`unexpected argument "serve"`}},
 		"no value":               {with("--http-addr"), nil, "", []string{"--http-addr: a value is missing"}},
 		"another machine":        {with("--http-addr", "192.0.2.1:80"), nil, "", []string{"--http-addr: 192.0.2.1:80 is reached by other machines"}},
@@ -133,7 +141,7 @@ func TestFaults(t *testing.T) {
 		"name":                   {with("--name", "a\nb"), nil, "", []string{"--name"}},
 		"environment":            {nodes, map[string]string{"DOTRING_INSECURE": "maybe", "DOTRING_DRAIN_DELAY": "x"}, "", []string{`DOTRING_INSECURE: "maybe"`, `DOTRING_DRAIN_DELAY: "x"`}},
 		"no such file":           {with("--config", "other.yaml"), nil, "", []string{"--config: file does not exist"}},
-		"unknown settings":       {with("--config", "gateway.yaml"), nil, "htp-addr: x\ntls-cert: y\nhelp: true\n", []string{"gateway.yaml:1: htp-addr: unknown", "gateway.yaml:2: tls-cert: unknown", "gateway.yaml:3: help: unknown"}},
+		"unknown settings":       {with("--config", "gateway.yaml"), nil, "htp-addr: x\ntls-cart: y\nhelp: true\n", []string{"gateway.yaml:1: htp-addr: unknown", "gateway.yaml:2: tls-cart: unknown", "gateway.yaml:3: help: unknown"}},
 		"setting twice":          {with("--config", "gateway.yaml"), nil, "name: a\nname: b\n", []string{"gateway.yaml:2: name: set twice"}},
 		"nested setting":         {with("--config", "gateway.yaml"), nil, "name: {a: b}\nhttp-addr:\nstorage-nodes: [[a]]\n", []string{"gateway.yaml:1: name", "gateway.yaml:2: http-addr", "gateway.yaml:3: storage-nodes"}},
 		"file that is a list":    {with("--config", "gateway.yaml"), nil, "- a\n", []string{"must be a mapping"}},

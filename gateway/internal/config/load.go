@@ -28,11 +28,15 @@ type flags struct {
 	ReadQuorum     *string `name:"read-quorum" help:"r of requests without one: a number, one, quorum or all (default 2)." placeholder:"R"`
 	WriteQuorum    *string `name:"write-quorum" help:"w of requests without one: a number, one, quorum or all (default 2)." placeholder:"W"`
 	ContextKeyFile *string `name:"context-key-file" help:"File with one context key, or two during a rotation (the first signs), a line each in hex or base64." placeholder:"FILE"`
+	AccessFile     *string `name:"access-file" help:"File with tokens and what each may do (dotringctl token makes one). Read again when it changes." placeholder:"FILE"`
+	TLSCert        *string `name:"tls-cert" help:"This gateway's certificate, PEM, with its chain. Read again when it changes, as are the two below." placeholder:"FILE"`
+	TLSKey         *string `name:"tls-key" help:"Its private key, PEM." placeholder:"FILE"`
+	TLSCA          *string `name:"tls-ca" help:"Authorities that storage nodes' and gRPC clients' certificates come from, PEM." placeholder:"FILE"`
 	CORSOrigins    *string `name:"cors-origins" help:"Origins of web pages that may use this gateway, with commas, or * (default: none)." placeholder:"ORIGINS"`
 	DrainDelay     *string `name:"drain-delay" help:"How long /readyz fails before the gateway stops taking requests (default 5s)." placeholder:"DURATION"`
 	StreamsPerNode *string `name:"streams-per-node" help:"Streams to each storage node (default 1)." placeholder:"N"`
 	MaxValueBytes  *string `name:"max-value-bytes" help:"Size of the largest value, such as 1MiB (default 1MiB)." placeholder:"SIZE"`
-	Insecure       bool    `help:"Allow addresses that other machines reach, without TLS and access rules."`
+	Insecure       bool    `help:"Allow addresses that other machines reach, also without TLS or access rules."`
 	LogLevel       *string `name:"log-level" help:"trace, debug, info, warn or error (default info)." placeholder:"LEVEL"`
 	LogFormat      *string `name:"log-format" help:"json or console (default json)." placeholder:"FORMAT"`
 	MemoryLimit    *string `name:"memory-limit" help:"Soft memory limit, such as 2GiB (default: none, or GOMEMLIMIT)." placeholder:"SIZE"`
@@ -243,6 +247,10 @@ func (l *loader) apply() {
 	l.text("grpc-addr", &c.GRPCAddr)
 	l.text("admin-addr", &c.AdminAddr)
 	l.text("context-key-file", &c.ContextKeyFile)
+	l.text("access-file", &c.AccessFile)
+	l.text("tls-cert", &c.TLS.Cert)
+	l.text("tls-key", &c.TLS.Key)
+	l.text("tls-ca", &c.TLS.CA)
 	l.text("log-level", &c.LogLevel)
 	l.text("log-format", &c.LogFormat)
 	l.set("storage-nodes", func(s string) error { c.StorageNodes = list(s); return nil })

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/problem"
 	"github.com/dotring/dotring/gateway/nodeclient"
@@ -38,6 +39,8 @@ type About struct {
 	Name, Version string
 	R, W          coordinator.Quorum // the defaults
 	Signed        bool               // a context key is configured
+	// Guard knows who asks; nil lets everybody.
+	Guard *access.Guard
 }
 
 // Cluster is the cluster service. It is safe for concurrent use. Its errors are plain ones, as those of KV.
@@ -266,6 +269,9 @@ func without(all, missing []ring.NodeID) []string {
 func (s *Cluster) InspectKey(ctx context.Context, m *clusterv1.InspectKeyRequest) (*clusterv1.InspectKeyResponse, error) {
 	key, err := keyOf(m)
 	if err != nil {
+		return nil, err
+	}
+	if err := allow(ctx, s.about.Guard, access.Get, key); err != nil {
 		return nil, err
 	}
 	ctx, cancel := withTimeout(ctx, 0, false)

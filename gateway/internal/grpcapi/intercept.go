@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
 	"strings"
 	"time"
@@ -14,8 +15,10 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 )
 
 // Admission bounds the requests under way and the bytes they came with.
@@ -27,15 +30,16 @@ type Admission interface {
 // Interceptor bounds, names, counts and logs unary calls, and turns their errors into statuses with details.
 type Interceptor struct {
 	admission Admission
+	guard     *access.Guard
 	slowAfter time.Duration
 	log       zerolog.Logger
 	burst     zerolog.Logger
 	metrics   *metrics
 }
 
-// NewInterceptor returns an interceptor. Calls that take slowAfter or longer are logged as slow.
-func NewInterceptor(admission Admission, slowAfter time.Duration, log zerolog.Logger, reg prometheus.Registerer) *Interceptor {
-	return &Interceptor{admission: admission, slowAfter: slowAfter, log: log,
+// NewInterceptor returns an interceptor. Callers are known to guard, which may be nil. Calls that take slowAfter or longer are logged as slow.
+func NewInterceptor(admission Admission, guard *access.Guard, slowAfter time.Duration, log zerolog.Logger, reg prometheus.Registerer) *Interceptor {
+	return &Interceptor{admission: admission, guard: guard, slowAfter: slowAfter, log: log,
 		burst: log.Sample(&zerolog.BurstSampler{Burst: 50, Period: time.Second}), metrics: newMetrics(reg)}
 }
 
@@ -63,22 +67,47 @@ func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServer
 	if m, ok := req.(proto.Message); ok {
 		size = int64(proto.Size(m))
 	}
-	if i.admission.Enter(size) {
-		i.metrics.inFlight.Inc()
-		res, err = i.call(edge.WithRequestID(ctx, id), req, method, handler)
-		i.metrics.inFlight.Dec()
-		i.admission.Leave(size)
-	} else {
-		i.metrics.rejected.Inc()
-		err = problem.ErrOverloaded
+	var who *access.Principal
+	if who, err = i.authorize(ctx, info.FullMethod, id); err == nil {
+		if i.admission.Enter(size) {
+			i.metrics.inFlight.Inc()
+			res, err = i.call(access.With(edge.WithRequestID(ctx, id), who), req, method, handler)
+			i.metrics.inFlight.Dec()
+			i.admission.Leave(size)
+		} else {
+			i.metrics.rejected.Inc()
+			err = problem.ErrOverloaded
+		}
 	}
 	code, answer := codes.OK, error(nil)
 	if err != nil {
 		s := problem.GRPC(problem.FromStatus(err), write, id)
 		code, answer, res = s.Code(), s.Err(), nil
 	}
+	if errors.Is(err, access.ErrUnauthenticated) || errors.Is(err, access.ErrDenied) {
+		i.metrics.denied.Inc()
+	}
 	i.finish(method, id, began, code, errors.Join(err, headerErr))
 	return res, answer
+}
+
+// authorize says who calls. All but the inspection of a key, which the service itself allows or not, asks of the cluster
+// service what only those may see and do who administer the cluster.
+func (i *Interceptor) authorize(ctx context.Context, method, id string) (*access.Principal, error) {
+	who, err := i.guard.Authenticate(metadata.ValueFromIncomingContext(ctx, "authorization"))
+	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	cluster := service != kvv1.KV_ServiceDesc.ServiceName && name != "InspectKey"
+	if err == nil && cluster && !who.Administers() {
+		err = fmt.Errorf("%w: it needs admin", access.ErrDenied)
+	}
+	if err != nil {
+		i.guard.Denied(who, id, method)
+		return nil, err
+	}
+	if cluster && !strings.HasPrefix(name, "Get") && !strings.HasPrefix(name, "List") {
+		i.guard.Administered(who, id, method)
+	}
+	return who, nil
 }
 
 // call calls the handler, and makes an error of a panic.

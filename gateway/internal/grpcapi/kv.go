@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"time"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
@@ -28,12 +29,30 @@ type KV struct {
 	kvv1.UnimplementedKVServer
 	store         Store
 	tokens        edge.Tokens
+	guard         *access.Guard
 	maxValueBytes int
 }
 
-// NewKV returns the service over store. No value is larger than maxValueBytes.
-func NewKV(store Store, tokens edge.Tokens, maxValueBytes int) *KV {
-	return &KV{store: store, tokens: tokens, maxValueBytes: maxValueBytes}
+// NewKV returns the service over store, for those whom guard lets; nil lets everybody. No value is larger than
+// maxValueBytes.
+func NewKV(store Store, tokens edge.Tokens, guard *access.Guard, maxValueBytes int) *KV {
+	return &KV{store: store, tokens: tokens, guard: guard, maxValueBytes: maxValueBytes}
+}
+
+// allow says whether whoever asks may do action to key.
+func (s *KV) allow(ctx context.Context, action access.Action, key []byte) error {
+	return allow(ctx, s.guard, action, key)
+}
+
+func allow(ctx context.Context, guard *access.Guard, action access.Action, key []byte) error {
+	who, err := guard.From(ctx)
+	if err == nil && !who.Allows(action, key) {
+		err = fmt.Errorf("%w: %s of this key", access.ErrDenied, action)
+	}
+	if err != nil {
+		guard.Denied(who, edge.RequestID(ctx), fmt.Sprintf("%s %q", action, key))
+	}
+	return err
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -78,6 +97,9 @@ type found struct {
 
 func (s *KV) read(ctx context.Context, m reading) (found, error) {
 	if err := edge.CheckKey(m.key); err != nil {
+		return found{}, err
+	}
+	if err := s.allow(ctx, access.Get, m.key); err != nil {
 		return found{}, err
 	}
 	q, err := edge.ParseQuorum("r", m.r)
@@ -167,6 +189,13 @@ func (s *KV) writeRequest(ctx context.Context, m writing) (coordinator.PutReques
 	req := coordinator.PutRequest{Key: m.key, Value: m.value, ContentType: m.contentType, Tombstone: m.tombstone,
 		RequestID: m.requestID, ClientRequestID: m.requestID != "", Trace: m.trace, Sloppy: m.sloppy == nil || *m.sloppy}
 	err := edge.CheckKey(m.key)
+	if err == nil {
+		action := access.Put
+		if m.tombstone {
+			action = access.Delete
+		}
+		err = s.allow(ctx, action, m.key)
+	}
 	if err == nil {
 		req.W, err = edge.ParseQuorum("w", m.w)
 	}

@@ -11,6 +11,7 @@ type metrics struct {
 	durations *prometheus.HistogramVec
 	inFlight  prometheus.Gauge
 	rejected  prometheus.Counter
+	denied    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -27,7 +28,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Calls over gRPC under way."}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "rejected_total",
 			Help: "Calls refused at once because too many were under way."}),
+		denied: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "denied_total",
+			Help: "Calls refused because their caller is not known or may not do that."}),
 	}
-	reg.MustRegister(m.requests, m.durations, m.inFlight, m.rejected)
+	reg.MustRegister(m.requests, m.durations, m.inFlight, m.rejected, m.denied)
 	return m
 }

@@ -18,17 +18,18 @@ import (
 // maxMessage bounds a request: the largest batch, and some room for its frame.
 const maxMessage = maxBatchBytes + 64<<10
 
-// NewServer returns a gRPC server with the public services, health and reflection. ready is asked at each health check.
-func NewServer(i *Interceptor, kv kvv1.KVServer, cluster clusterv1.ClusterServer, ready func() (bool, string)) *grpc.Server {
-	s := grpc.NewServer(
+// NewServer returns a gRPC server with the public services, health and reflection. ready is asked at each health check, which needs no token.
+func NewServer(i *Interceptor, kv kvv1.KVServer, cluster clusterv1.ClusterServer, ready func() (bool, string),
+	more ...grpc.ServerOption) *grpc.Server {
+	s := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.UnaryInterceptor(i.Unary),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(1024),
-		grpc.MaxHeaderListSize(16<<10),
-		grpc.ConnectionTimeout(10*time.Second),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	}, more...)...)
 	kvv1.RegisterKVServer(s, kv)
 	clusterv1.RegisterClusterServer(s, cluster)
 	healthv1.RegisterHealthServer(s, &health{ready: ready, known: map[string]bool{

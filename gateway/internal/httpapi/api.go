@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
@@ -26,7 +27,7 @@ type Store interface {
 	Put(ctx context.Context, r coordinator.PutRequest) (coordinator.PutResult, error)
 }
 
-// Config is what New needs. All fields but CORSOrigins must be set.
+// Config is what New needs. All fields but CORSOrigins and Guard must be set.
 type Config struct {
 	Store  Store
 	Tokens edge.Tokens
@@ -35,6 +36,8 @@ type Config struct {
 	Cluster clusterv1.ClusterServer
 	// Ready says whether requests should be sent here, and why not.
 	Ready func() (ok bool, reason string)
+	// Guard knows who asks; nil lets everybody do everything.
+	Guard *access.Guard
 	// Admission bounds the requests under way, together with those over gRPC.
 	Admission *Admission
 	// MaxValueBytes is the size of the largest value.
@@ -98,7 +101,7 @@ func New(cfg Config) (*API, error) {
 }
 
 func (a *API) routes() {
-	a.router.HandleFunc(kvPrefix+"*", a.handle(opOther, a.serveKV))
+	a.router.HandleFunc(kvPrefix+"*", a.handle(opKV, a.serveKV))
 	for verb, op := range map[string]op{"batchGet": opBatchGet, "batchPut": opBatchPut, "batchDelete": opBatchDelete} {
 		for _, colon := range []string{":", "%3A", "%3a"} {
 			a.router.HandleFunc("/v1/kv"+colon+verb, a.handle(op, a.batch))
@@ -107,7 +110,7 @@ func (a *API) routes() {
 	for _, path := range []string{"status", "nodes", "layout"} {
 		a.router.HandleFunc("/v1/cluster/"+path, a.handle(opCluster, a.cluster))
 	}
-	a.router.HandleFunc(inspectPrefix+"*", a.handle(opCluster, a.inspect))
+	a.router.HandleFunc(inspectPrefix+"*", a.handle(opInspect, a.inspect))
 	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
 	a.router.HandleFunc("/readyz", a.handle(opHealth, a.readyz))
 	a.router.HandleFunc("/openapi.yaml", a.handle(opOther, a.document))
@@ -172,6 +175,9 @@ func (a *API) handle(o op, h handler) http.HandlerFunc {
 		x.op = o
 		if o == opBatchGet {
 			x.write = false // a read, though it is posted
+		}
+		if a.cfg.Guard != nil && !x.enter(r) {
+			return
 		}
 		h(x, r)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/grpcapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
@@ -188,12 +189,30 @@ func (d *driver) addressFaults(m, quorum string) {
 	d.bad(400, call{m, "/v1/kv/text", header("Kv-Request-Id", ""), ""})
 	d.good(400, call{m, "/v1/kv/text?" + quorum + "=4", nil, ""})
 	d.bad(414, call{m, tooLong("/v1/kv/text"), nil, ""})
+	d.access(call{m, "/v1/kv/text", nil, ""})
 	d.on(func(c *httpapi.Config) { c.Admission = full() }).good(429, call{m, "/v1/kv/text", nil, ""})
 	d.failing(fault(coordinator.Overloaded, nil), func() { d.good(429, call{m, "/v1/kv/text", nil, ""}) })
 	d.failing(errors.New("some fault"), func() { d.good(500, call{m, "/v1/kv/text", nil, ""}) })
 	d.failing(fault(coordinator.QuorumImpossible, nil), func() { d.good(503, call{m, "/v1/kv/text", nil, ""}) })
 	d.failing(fault(coordinator.NoLayout, nil), func() { d.good(503, call{m, "/v1/kv/text", nil, ""}) })
 	d.failing(fault(coordinator.DeadlinePassed, errors.New("too late")), func() { d.good(504, call{m, "/v1/kv/text", nil, ""}) })
+}
+
+// access sends c without a token, and with one that may do nothing that c asks. A batch is answered, and each of its items
+// is denied.
+func (d *driver) access(c call) {
+	d.t.Helper()
+	guard, token := guarded(d.t, access.EntryRule{Prefix: "elsewhere/", Allow: []string{"get", "put", "delete"}})
+	limited := d.on(func(cfg *httpapi.Config) {
+		cfg.Guard, cfg.KV = guard, grpcapi.NewKV(edgetest.NewStore(), cfg.Tokens, guard, maxValue)
+	})
+	limited.good(401, c)
+	c.header = header("Authorization", "Bearer "+token)
+	if strings.HasPrefix(c.target, "/v1/kv:") {
+		limited.good(200, c)
+		return
+	}
+	limited.good(403, c)
 }
 
 func (d *driver) readFaults(m string) {
@@ -258,8 +277,9 @@ func (d *driver) batches(verb string) {
 	d.bad(413, call{"POST", target, nil, strings.Repeat(" ", 3<<20+1)})
 	d.bad(414, call{"POST", tooLong(target), nil, text})
 	d.bad(415, call{"POST", target, header("Content-Encoding", "gzip"), text})
+	d.access(call{"POST", target, nil, text})
 	d.on(func(c *httpapi.Config) { c.Admission = full() }).good(429, call{"POST", target, nil, text})
-	d.on(func(c *httpapi.Config) { c.KV = grpcapi.NewKV(panicking{}, c.Tokens, maxValue) }).good(500, call{"POST", target, nil, text})
+	d.on(func(c *httpapi.Config) { c.KV = grpcapi.NewKV(panicking{}, c.Tokens, nil, maxValue) }).good(500, call{"POST", target, nil, text})
 	// By a clock that is an hour behind, the time for the body is over when it begins to come.
 	late := d.on(func(c *httpapi.Config) { c.Now = func() time.Time { return time.Now().Add(-time.Hour) } })
 	late.raw(504, call{"POST", target, nil, ""}, "POST "+target+" HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n", false)
@@ -273,6 +293,7 @@ func (d *driver) cluster(m string) {
 		d.good(200, call{m, target, named, ""})
 		d.bad(400, call{m, target + "?verbose=1", nil, ""})
 		d.bad(414, call{m, tooLong(target), nil, ""})
+		d.access(call{m, target, nil, ""})
 		d.on(func(c *httpapi.Config) { c.Admission = full() }).good(429, call{m, target, nil, ""})
 		broken := d.on(func(c *httpapi.Config) { c.Cluster = grpcapi.NewCluster(nil, nil, grpcapi.About{}) })
 		broken.good(500, call{m, target, nil, ""})

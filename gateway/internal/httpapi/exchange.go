@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
 )
@@ -32,7 +33,8 @@ type exchange struct {
 	bytesOut  int64
 	started   time.Time
 	requestID string
-	values    *[6]string // backing of the header values of this answer; not used again
+	who       *access.Principal // who asks; nil where everybody may do everything
+	values    *[6]string        // backing of the header values of this answer; not used again
 	valuesLen int
 	err       error // what the answer was made of, for the log
 }
@@ -138,6 +140,10 @@ func (x *exchange) text(status int, body string) {
 // fail answers with the problem of err, and then takes what is left of the body, so that clients that read only once
 // they have sent everything see the answer.
 func (x *exchange) fail(r *http.Request, err error) {
+	if errors.Is(err, access.ErrDenied) || errors.Is(err, access.ErrUnauthenticated) {
+		x.deny(r, err)
+		return
+	}
 	x.failWith(r, problem.Of(err, x.write, x.requestID), err)
 }
 
@@ -199,6 +205,45 @@ func (x *exchange) drain(r *http.Request, control *http.ResponseController) {
 func (x *exchange) methodNotAllowed(r *http.Request, allow string) {
 	x.Header()["Allow"] = x.value(allow)
 	x.fail(r, fmt.Errorf("%w: %s", problem.ErrMethod, allow))
+}
+
+// enter says whether the sender may ask this at all, as far as it shows without the key, and answers where not. What tells
+// nothing of the cluster and its keys is open to everybody.
+func (x *exchange) enter(r *http.Request) bool {
+	if x.op == opHealth || x.op == opOther {
+		return true
+	}
+	var err error
+	x.who, err = x.api.cfg.Guard.Authenticate(r.Header["Authorization"])
+	if err == nil && x.op == opCluster && !x.who.Administers() {
+		err = fmt.Errorf("%w: it needs admin", access.ErrDenied)
+	}
+	if err != nil {
+		x.deny(r, err)
+		return false
+	}
+	if x.op == opCluster && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		x.api.cfg.Guard.Administered(x.who, x.requestID, r.Method+" "+r.URL.EscapedPath())
+	}
+	return true
+}
+
+// allow says whether the sender may do action to key.
+func (x *exchange) allow(action access.Action, key []byte) error {
+	if !x.who.Allows(action, key) {
+		return fmt.Errorf("%w: %s of this key", access.ErrDenied, action)
+	}
+	return nil
+}
+
+// deny answers 401 or 403.
+func (x *exchange) deny(r *http.Request, err error) {
+	if errors.Is(err, access.ErrUnauthenticated) {
+		x.Header()["Www-Authenticate"] = []string{`Bearer realm="dotring"`}
+	}
+	x.api.metrics.denied.Inc()
+	x.api.cfg.Guard.Denied(x.who, x.requestID, r.Method+" "+r.URL.EscapedPath())
+	x.failWith(r, problem.Of(err, x.write, x.requestID), err)
 }
 
 // readOnly answers all but GET and HEAD with 405.

@@ -19,12 +19,14 @@ const (
 	opBatchPut
 	opBatchDelete
 	opCluster
+	opInspect
+	opKV // until the method is known
 	opHealth
 	opCount
 )
 
 func (o op) String() string {
-	return [...]string{"other", "get", "put", "delete", "batch_get", "batch_put", "batch_delete", "cluster", "health"}[o]
+	return [...]string{"other", "get", "put", "delete", "batch_get", "batch_put", "batch_delete", "cluster", "inspect", "kv", "health"}[o]
 }
 
 // maxStatus is above every status that is answered.
@@ -39,6 +41,7 @@ type metrics struct {
 	bytesOut  prometheus.Counter
 	inFlight  prometheus.Gauge
 	rejected  prometheus.Counter
+	denied    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -54,6 +57,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests over HTTP under way."}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "rejected_total",
 			Help: "Requests refused at once because too many were under way."}),
+		denied: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "denied_total",
+			Help: "Requests refused because their sender is not known or may not do that."}),
 	}
 	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: ns, Subsystem: sub,
 		Name: "request_duration_seconds", Help: "Time from the request's header to the end of its answer.",
@@ -64,7 +69,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.durations[o] = durations.WithLabelValues(o.String())
 		m.counts[o].of = m.requests.MustCurryWith(prometheus.Labels{"op": o.String()})
 	}
-	reg.MustRegister(m.requests, durations, m.bytesIn, m.bytesOut, m.inFlight, m.rejected)
+	reg.MustRegister(m.requests, durations, m.bytesIn, m.bytesOut, m.inFlight, m.rejected, m.denied)
 	return m
 }
 

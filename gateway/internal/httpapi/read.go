@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
@@ -75,6 +76,9 @@ func (a *API) get(x *exchange, r *http.Request) {
 func (a *API) readRequest(x *exchange, r *http.Request) (coordinator.GetRequest, readParams, error) {
 	key, err := parseKey(r.URL, kvPrefix)
 	if err != nil {
+		return coordinator.GetRequest{}, readParams{}, err
+	}
+	if err := x.allow(access.Get, key); err != nil {
 		return coordinator.GetRequest{}, readParams{}, err
 	}
 	p, err := parseRead(r.URL.RawQuery)

@@ -33,8 +33,8 @@ import (
 // grpcOf serves the gRPC API of a harness in memory.
 func grpcOf(h *harness) *grpc.ClientConn {
 	h.t.Helper()
-	i := grpcapi.NewInterceptor(httpapi.NewAdmission(64, 64<<20), time.Hour, zerolog.Nop(), prometheus.NewRegistry())
-	s := grpcapi.NewServer(i, grpcapi.NewKV(h.store, h.tokens, maxValue),
+	i := grpcapi.NewInterceptor(httpapi.NewAdmission(64, 64<<20), nil, time.Hour, zerolog.Nop(), prometheus.NewRegistry())
+	s := grpcapi.NewServer(i, grpcapi.NewKV(h.store, h.tokens, nil, maxValue),
 		grpcapi.NewCluster(h.nodes, h.store, grpcapi.About{Name: "gateway1", R: 2, W: 2}),
 		func() (bool, string) { return h.ready == "", h.ready })
 	l := bufconn.Listen(1 << 20)

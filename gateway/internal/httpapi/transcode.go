@@ -12,6 +12,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
@@ -100,7 +101,7 @@ func (a *API) batch(x *exchange, r *http.Request) {
 	again := *r
 	again.Body, again.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	x.Header()["Cache-Control"] = a.common.noStore
-	a.transcode.ServeHTTP(x, again.WithContext(edge.WithRequestID(r.Context(), x.requestID)))
+	a.transcode.ServeHTTP(x, again.WithContext(access.With(edge.WithRequestID(r.Context(), x.requestID), x.who)))
 }
 
 func (a *API) batchBody(x *exchange, r *http.Request) ([]byte, error) {
@@ -135,7 +136,7 @@ func (a *API) cluster(x *exchange, r *http.Request) {
 	ctx, cancel := x.deadline(r, edge.DefaultTimeout)
 	defer cancel()
 	x.Header()["Cache-Control"] = a.common.noStore
-	again := r.WithContext(ctx)
+	again := r.WithContext(access.With(ctx, x.who))
 	again.Method = http.MethodGet // HEAD is GET whose body the server leaves out
 	a.transcode.ServeHTTP(x, again)
 }
@@ -147,6 +148,9 @@ func (a *API) inspect(x *exchange, r *http.Request) {
 		return
 	}
 	key, err := parseKey(r.URL, inspectPrefix)
+	if err == nil {
+		err = x.allow(access.Get, key)
+	}
 	if err == nil {
 		err = noParams(r.URL.RawQuery)
 	}
@@ -162,7 +166,7 @@ func (a *API) inspect(x *exchange, r *http.Request) {
 	}
 	ctx, cancel := x.deadline(r, edge.DefaultTimeout)
 	defer cancel()
-	res, err := a.cfg.Cluster.InspectKey(ctx, req)
+	res, err := a.cfg.Cluster.InspectKey(access.With(ctx, x.who), req)
 	if err != nil {
 		x.fail(r, problem.FromStatus(err))
 		return

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
@@ -28,7 +29,7 @@ func (a *API) put(x *exchange, r *http.Request) {
 	if !x.admit(r, room) {
 		return
 	}
-	req, p, err := a.writeRequest(x, r)
+	req, p, err := a.writeRequest(x, r, access.Put)
 	if err == nil {
 		err = a.bodyHeaders(&req, r)
 	}
@@ -46,7 +47,7 @@ func (a *API) delete(x *exchange, r *http.Request) {
 	if !x.admit(r, 0) {
 		return
 	}
-	req, p, err := a.writeRequest(x, r)
+	req, p, err := a.writeRequest(x, r, access.Delete)
 	if err != nil {
 		x.fail(r, err)
 		return
@@ -56,10 +57,13 @@ func (a *API) delete(x *exchange, r *http.Request) {
 }
 
 // writeRequest checks all there is to check of a write but its body.
-func (a *API) writeRequest(x *exchange, r *http.Request) (coordinator.PutRequest, writeParams, error) {
+func (a *API) writeRequest(x *exchange, r *http.Request, action access.Action) (coordinator.PutRequest, writeParams, error) {
 	req := coordinator.PutRequest{RequestID: x.requestID, ClientRequestID: x.named, Trace: x.requestID}
 	var err error
 	if req.Key, err = parseKey(r.URL, kvPrefix); err != nil {
+		return req, writeParams{}, err
+	}
+	if err := x.allow(action, req.Key); err != nil {
 		return req, writeParams{}, err
 	}
 	p, err := parseWrite(r.URL.RawQuery)

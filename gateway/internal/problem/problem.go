@@ -44,8 +44,6 @@ var (
 	ErrDeadline           = errors.New("the deadline passed")
 	ErrCanceled           = errors.New("the client went away")
 	ErrShuttingDown       = errors.New("the gateway is shutting down")
-	errUnauthenticated    = errors.New("no valid credentials")
-	errDenied             = errors.New("not allowed")
 	errNotFoundGRPC       = errors.New("not found")
 	errUnavailable        = errors.New("unavailable")
 	errPreconditionFailed = errors.New("failed precondition")

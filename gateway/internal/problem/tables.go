@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/ringsvc/causal"
 )
@@ -53,8 +54,8 @@ var httpTable = []httpRow{
 	{fault{err: ErrBodyCutShort}, 400, "body-cut-short", "Body cut short"},
 	{fault{err: ErrTooManyItems}, 400, "too-many-items", "Too many items"},
 	{fault{kind: coordinator.BadQuorum}, 400, "bad-quorum", "Bad quorum"},
-	{fault{err: errUnauthenticated}, 401, "unauthenticated", "Credentials needed"},
-	{fault{err: errDenied}, 403, "denied", "Not allowed"},
+	{fault{err: access.ErrUnauthenticated}, 401, "unauthenticated", "Credentials needed"},
+	{fault{err: access.ErrDenied}, 403, "denied", "Not allowed"},
 	{fault{err: ErrNoPath}, 404, "no-such-path", "No such path"},
 	{fault{err: ErrNoValue}, 404, "no-value", "No value"},
 	{fault{err: ErrNoSibling}, 404, "no-such-sibling", "No such sibling"},
@@ -105,8 +106,8 @@ var grpcTable = []grpcRow{
 	{fault{err: ErrBodyCutShort}, codes.InvalidArgument, "BODY_CUT_SHORT"},
 	{fault{err: ErrTooManyItems}, codes.InvalidArgument, "TOO_MANY_ITEMS"},
 	{fault{kind: coordinator.BadQuorum}, codes.InvalidArgument, "BAD_QUORUM"},
-	{fault{err: errUnauthenticated}, codes.Unauthenticated, "UNAUTHENTICATED"},
-	{fault{err: errDenied}, codes.PermissionDenied, "DENIED"},
+	{fault{err: access.ErrUnauthenticated}, codes.Unauthenticated, "UNAUTHENTICATED"},
+	{fault{err: access.ErrDenied}, codes.PermissionDenied, "DENIED"},
 	{fault{err: ErrNoPath}, codes.NotFound, "NO_SUCH_PATH"},
 	{fault{err: ErrNoValue}, codes.NotFound, "NO_VALUE"},
 	{fault{err: ErrNoSibling}, codes.NotFound, "NO_SUCH_SIBLING"},
@@ -179,8 +180,8 @@ func GRPC(err error, write bool, requestID string) *status.Status {
 var foreignCodes = map[codes.Code]error{
 	codes.InvalidArgument:    ErrBadRequest,
 	codes.OutOfRange:         ErrBadRequest,
-	codes.Unauthenticated:    errUnauthenticated,
-	codes.PermissionDenied:   errDenied,
+	codes.Unauthenticated:    access.ErrUnauthenticated,
+	codes.PermissionDenied:   access.ErrDenied,
 	codes.NotFound:           errNotFoundGRPC,
 	codes.ResourceExhausted:  ErrOverloaded,
 	codes.FailedPrecondition: errPreconditionFailed,

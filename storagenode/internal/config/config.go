@@ -63,10 +63,14 @@ type flags struct {
 	GossipInterval *string `help:"Time between probes of other nodes (1s)." placeholder:"DURATION"`
 	GossipKeyFile  *string `help:"JSON array of base64 keys that encrypt gossip." placeholder:"FILE"`
 
+	TlsCert *string `help:"This node's certificate, PEM, with its chain. Read again when it changes, as are the two below." placeholder:"FILE"`
+	TlsKey  *string `help:"Its private key, PEM." placeholder:"FILE"`
+	TlsCa   *string `help:"Authorities that other nodes' and gateways' certificates come from, PEM." placeholder:"FILE"`
+
 	Replicas *string `help:"Copies of each record, written into the first layout (3)." placeholder:"N"`
 	MinWrite *string `help:"Smallest write quorum that a client may ask for, written into the first layout (2)." placeholder:"W"`
 
-	Insecure *string `help:"Allow addresses other than loopback, although nothing is encrypted." placeholder:"true"`
+	Insecure *string `help:"Allow addresses other than loopback without TLS and gossip keys." placeholder:"true"`
 
 	LogLevel    *string `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`
 	LogFormat   *string `help:"json or console (json)." placeholder:"FORMAT"`
@@ -286,6 +290,7 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 		{f.Name, &n.Name}, {f.Cluster, &n.Label}, {f.DataDir, &n.DataDir}, {f.GrpcAddr, &n.GRPCAddr}, {f.GossipAddr, &n.GossipAddr},
 		{f.AdminAddr, &n.AdminAddr}, {f.AdvertiseGrpcAddr, &n.AdvertiseGRPC}, {f.AdvertiseGossipAddr, &n.AdvertiseGossip},
 		{f.AdvertiseAdminAddr, &n.AdvertiseAdmin}, {f.Zone, &n.Zone}, {f.Engine, &n.Engine}, {f.GossipKeyFile, &n.GossipKeyFile},
+		{f.TlsCert, &n.TLS.Cert}, {f.TlsKey, &n.TLS.Key}, {f.TlsCa, &n.TLS.CA},
 	} {
 		c.text(t.v, t.to)
 	}

@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
@@ -44,11 +44,11 @@ type conn struct {
 	gone bool // to be closed when no call uses it
 }
 
-// New returns a pool without connections. find tells where a living node is reached now; it must be safe for concurrent
+// New returns a pool without connections, which are made with creds. find tells where a living node is reached now; it must be safe for concurrent
 // use and must not block.
-func New(find func(ring.NodeID) (addr string, ok bool)) *Pool {
+func New(creds credentials.TransportCredentials, find func(ring.NodeID) (addr string, ok bool)) *Pool {
 	return &Pool{find: find, conns: make(map[string]*conn), options: []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()),
 			grpc.MaxCallRecvMsgSize(wire.MaxMessageBytes), grpc.MaxCallSendMsgSize(wire.MaxMessageBytes)),
 		grpc.WithConnectParams(grpc.ConnectParams{

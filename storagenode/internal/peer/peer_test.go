@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"google.golang.org/grpc/credentials/insecure"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -14,7 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConnectionsAreSharedBoundedAndClosed(t *testing.T) {
 	where := map[ring.NodeID]string{{1}: "127.0.0.1:1"}
-	p := New(func(id ring.NodeID) (string, bool) { addr, ok := where[id]; return addr, ok })
+	p := New(insecure.NewCredentials(), func(id ring.NodeID) (string, bool) { addr, ok := where[id]; return addr, ok })
 	if _, _, err := p.To(ring.NodeID{2}); !errors.Is(err, ErrAway) {
 		t.Errorf("an unknown node: %v", err)
 	}
