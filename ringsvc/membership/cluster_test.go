@@ -630,6 +630,45 @@ func TestGossipKeys(t *testing.T) {
 	}
 }
 
+// TestGossipKeysRotate changes the key step by step, first on one node and later on the other, and asks after each step
+// whether news still passes; a damaged file changes nothing.
+func TestGossipKeysRotate(t *testing.T) {
+	bubble(t, func(t *testing.T, n *memtransport.Network) {
+		a, b := config(t, n, 0), config(t, n, 1)
+		a.KeyFile, b.KeyFile = keyFile(t, 1), keyFile(t, 1)
+		nodes := []*Cluster{open(t, a), open(t, b)}
+		join(t, nodes[1], address(0))
+		step := 0
+		for _, keys := range [][]byte{{1, 2}, {2, 1}, nil, {2}} {
+			for _, path := range []string{a.KeyFile, b.KeyFile} {
+				text := []byte("[half")
+				if keys != nil {
+					var err error
+					if text, err = os.ReadFile(keyFile(t, keys...)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.WriteFile(path, text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(3 * time.Second)
+				step++
+				zone := fmt.Sprint("zone-", step)
+				if err := nodes[step%2].SetLocal(func(m *Member) { m.Zone = zone }); err != nil {
+					t.Fatal(err)
+				}
+				within(t, 5*time.Second, fmt.Sprintf("news after step %d", step), func() bool { return seen(nodes[(step+1)%2], step%2).Zone == zone })
+			}
+		}
+		// Who has only the first key is not heard any more.
+		c := config(t, n, 2)
+		c.KeyFile = keyFile(t, 1)
+		if reached, err := open(t, c).Join(t.Context(), []string{address(0)}); reached != 0 || err == nil {
+			t.Errorf("with the old key %d were reached: %v", reached, err)
+		}
+	})
+}
+
 // TestLargeCluster shows that gossip settles within seconds at the size the store is meant for.
 func TestLargeCluster(t *testing.T) {
 	if testing.Short() {

@@ -114,9 +114,9 @@ type Config struct {
 	BindAddr      string               // host:port to listen on (TCP and UDP); port 0 takes a free one; unused with a Transport
 	AdvertiseAddr string               // host:port that others reach it at, which needs a fixed port in BindAddr; BindAddr when empty
 	Interval      time.Duration        // time between probes; 1 s when zero
-	KeyFile       string               // JSON array of base64 keys of 16, 24 or 32 bytes, the first one encrypts; no encryption when empty
+	KeyFile       string               // JSON array of base64 keys of 16, 24 or 32 bytes, the first one encrypts; read again when it changes; no encryption when empty
 	Local         Member               // what the node says of itself at first
-	Logger        zerolog.Logger       //
+	Logger        zerolog.Logger       // says which node this is by itself
 	Transport     memberlist.Transport // replaces the network in tests; nil otherwise
 }
 
@@ -149,7 +149,7 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	logger := cfg.Logger.With().Str("node", cfg.Name).Logger()
+	logger := cfg.Logger
 	events := make(chan serf.Event, eventQueue)
 	conf, err := serfConfig(cfg, logger)
 	if err != nil {
@@ -168,6 +168,9 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	c.owned.Go(func() { c.drain(events) })
 	c.owned.Go(c.publish)
+	if cfg.KeyFile != "" {
+		c.owned.Go(func() { c.watchKeys(cfg.KeyFile, conf.MemberlistConfig.Keyring) })
+	}
 	return c, nil
 }
 
@@ -202,11 +205,13 @@ func serfConfig(cfg Config, logger zerolog.Logger) (*serf.Config, error) {
 	ml.Logger = text
 	ml.LogOutput = nil
 	if cfg.KeyFile != "" {
-		keys, err := loadKeyring(cfg.KeyFile)
+		keys, err := readKeys(cfg.KeyFile)
 		if err != nil {
 			return nil, err
 		}
-		ml.Keyring = keys
+		if ml.Keyring, err = memberlist.NewKeyring(keys, keys[0]); err != nil {
+			return nil, fmt.Errorf("membership: gossip key file %s: %w", cfg.KeyFile, err)
+		}
 	}
 	if cfg.Transport != nil {
 		ml.Transport = cfg.Transport

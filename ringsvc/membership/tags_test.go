@@ -289,12 +289,12 @@ func TestKeyFile(t *testing.T) {
 			if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			keys, err := loadKeyring(path)
+			keys, err := readKeys(path)
 			if test.want == "" {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := base64.StdEncoding.EncodeToString(keys.GetPrimaryKey()); !strings.HasPrefix(test.text, `["`+got) {
+				if got := base64.StdEncoding.EncodeToString(keys[0]); !strings.HasPrefix(test.text, `["`+got) {
 					t.Error("the first key is not the primary one")
 				}
 				return
@@ -307,7 +307,7 @@ func TestKeyFile(t *testing.T) {
 			}
 		})
 	}
-	if _, err := loadKeyring(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := readKeys(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
 	}
 }

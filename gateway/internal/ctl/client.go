@@ -3,6 +3,7 @@ package ctl
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,14 @@ type client struct {
 	http    *http.Client
 	timeout time.Duration // for the cluster; 0 is the gateway's default
 	agent   string
+	token   string // empty: none is sent
+}
+
+// tls sets whom the client trusts; nil for whom the system trusts.
+func (c *client) tls(config *tls.Config) {
+	if t, ok := c.http.Transport.(*http.Transport); ok {
+		t.TLSClientConfig = config
+	}
 }
 
 func newClient(base *url.URL, timeout time.Duration, version string) *client {
@@ -131,6 +140,9 @@ func (c *client) do(ctx context.Context, q call) (answer, error) {
 		r.Header[name] = values
 	}
 	r.Header.Set("User-Agent", c.agent)
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	if len(q.body) > askFirst {
 		// A gateway that will not have it says so before it is sent, and the answer does not drown in a broken connection.
 		r.Header.Set("Expect", "100-continue")

@@ -30,7 +30,7 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	// Whether each stream is a terminal.
 	StdinTerminal, StdoutTerminal, StderrTerminal bool
-	// Getenv is asked for NO_COLOR and TERM alone; flags read the environment of the process.
+	// Getenv is asked for NO_COLOR, TERM and DOTRING_TOKEN alone; flags read the environment of the process.
 	Getenv func(string) string
 	// Random names requests; crypto/rand outside tests.
 	Random  io.Reader
@@ -56,6 +56,8 @@ Examples:
 // options are the flags that every command takes.
 type options struct {
 	Gateway string           `help:"URL of a gateway. Default: http://127.0.0.1:8080." env:"DOTRING_GATEWAY" placeholder:"URL"`
+	CA      string           `name:"ca" help:"Authority of the gateway's certificate, PEM. Default: those the system trusts." env:"DOTRING_CA" placeholder:"FILE"`
+	Token   string           `name:"token-file" help:"File with the token to send. Default: the variable DOTRING_TOKEN, if set." env:"DOTRING_TOKEN_FILE" placeholder:"FILE"`
 	Output  string           `short:"o" help:"How to print. Default: table." enum:"table,json" default:"table" env:"DOTRING_OUTPUT" placeholder:"table|json"`
 	Timeout *time.Duration   `help:"Time the cluster has for a request, up to 60s. Default: 2s." env:"DOTRING_TIMEOUT" placeholder:"DURATION"`
 	Color   string           `help:"Colour: on a terminal unless NO_COLOR is set (auto), always or never." enum:"auto,always,never" default:"auto" env:"DOTRING_COLOR" placeholder:"auto|always|never"`
@@ -71,6 +73,10 @@ type commands struct {
 	Get    getCommand    `cmd:"" help:"Write the value of a key to stdout."`
 	Put    putCommand    `cmd:"" help:"Store a value under a key."`
 	Delete deleteCommand `cmd:"" help:"Delete a key."`
+
+	Cert    certCommand    `cmd:"" help:"Make certificates."`
+	Token   tokenCommand   `cmd:"" help:"Make a token and its access rules."`
+	Keyring keyringCommand `cmd:"" help:"Make and change the keys that encrypt gossip."`
 }
 
 // session is what a command works with.
@@ -141,7 +147,17 @@ func (s *session) configure(o *options) error {
 		}
 	}
 	s.json = o.Output == "json"
+	authority, err := trust(o.CA)
+	if err != nil {
+		return err
+	}
+	secret, err := token(o.Token, s.env.Getenv)
+	if err != nil {
+		return err
+	}
 	s.client = newClient(base, timeout, s.env.Version)
+	s.client.token = secret
+	s.client.tls(authority)
 	s.out.on = useColour(o.Color, s.env.StdoutTerminal, s.env.Getenv)
 	s.err.on = useColour(o.Color, s.env.StderrTerminal, s.env.Getenv)
 	return nil
