@@ -7,6 +7,7 @@ require (
 	github.com/cockroachdb/pebble/v2 v2.1.7
 	github.com/dotring/dotring/proto v0.0.0
 	github.com/dotring/dotring/ringsvc v0.0.0
+	github.com/hashicorp/golang-lru/v2 v2.0.7
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rs/zerolog v1.35.1
 	github.com/syndtr/goleveldb v1.0.1-0.20220721030215-126854af5e6d

@@ -166,6 +166,9 @@ func checkLaws(t *rapid.T, a, b, c causal.Set) {
 	if !sameSet(causal.Merge(a, causal.Set{}), a) || !sameSet(causal.Merge(causal.Set{}, a), a) {
 		t.Fatal("the empty set is not neutral")
 	}
+	if a.Supersedes(b) != sameSet(ab, a) || b.Supersedes(a) != sameSet(ab, b) || !ab.Supersedes(a) || !ab.Supersedes(b) {
+		t.Fatalf("Supersedes says %v and %v", a.Supersedes(b), b.Supersedes(a))
+	}
 	if err := ab.Valid(); err != nil {
 		t.Fatal(err)
 	}
@@ -231,6 +234,9 @@ func TestMergeOfEqualDotsChoosesAlike(t *testing.T) {
 			b := causal.Set{Clock: clock, Siblings: variants[j : j+1 : j+1]}
 			if !sameSet(causal.Merge(a, b), causal.Merge(b, a)) {
 				t.Errorf("variants %d and %d: the order of the merge decides", i, j)
+			}
+			if alike := i == j || i == 0 && j == 4 || i == 4 && j == 0; a.Supersedes(b) != (alike || variants[i].Checksum == variants[j].Checksum && sameSet(a, b)) {
+				t.Errorf("variants %d and %d: %v", i, j, a.Supersedes(b))
 			}
 		}
 	}

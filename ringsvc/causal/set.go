@@ -51,6 +51,25 @@ func Merge(a, b Set) Set {
 	return Set{Clock: a.Clock.Join(b.Clock), Siblings: mergeSiblings(&a, &b)}
 }
 
+// Supersedes says whether Merge(s, o) is s, without looking at values: one is equal where its dot, time and checksum are.
+func (s Set) Supersedes(o Set) bool {
+	if !s.Clock.CoversVector(o.Clock) {
+		return false
+	}
+	for i := range s.Siblings {
+		x := &s.Siblings[i]
+		y, found := o.Sibling(x.Dot)
+		if !found && o.Clock.Covers(x.Dot) {
+			return false // o has superseded it
+		}
+		if found && (x.Checksum != y.Checksum || x.Time != y.Time || x.Tombstone != y.Tombstone || x.Expiry != y.Expiry ||
+			x.ContentType != y.ContentType || !bytes.Equal(x.Meta, y.Meta)) {
+			return false
+		}
+	}
+	return true
+}
+
 func mergeSiblings(a, b *Set) []Sibling {
 	m := merger{a: a, b: b, isA: true, isB: true}
 	m.run(nil)

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/dotring/dotring/ringsvc/causal"
 )
@@ -14,6 +15,8 @@ type reader struct {
 	at      int // next byte of the header
 	end     int // of the header, where its sum begins
 	valueAt int // next byte of the values
+
+	headOnly bool // b ends with the header's sum
 
 	entries     int           // of the clock
 	decoded     causal.Vector // the clock, if clock was called
@@ -178,7 +181,10 @@ func (r *reader) sibling(s *rawSibling) error {
 	if err != nil {
 		return err
 	}
-	if size > uint64(len(r.b)-r.valueAt) {
+	switch {
+	case r.headOnly && size > math.MaxUint32:
+		return damaged("a value beyond all bounds")
+	case !r.headOnly && size > uint64(len(r.b)-r.valueAt):
 		return damaged("a value cut short")
 	}
 	s.from, s.to = r.valueAt, r.valueAt+int(size)
@@ -219,7 +225,7 @@ func (r *reader) dot(s *rawSibling) error {
 }
 
 func (r *reader) value(s *rawSibling) []byte {
-	if s.from == s.to {
+	if s.from == s.to || r.headOnly {
 		return nil
 	}
 	return r.b[s.from:s.to:s.to]
@@ -230,7 +236,7 @@ func (r *reader) finish() error {
 	if r.at != r.end {
 		return damaged("bytes left over in the header")
 	}
-	if r.valueAt != len(r.b) {
+	if !r.headOnly && r.valueAt != len(r.b) {
 		return damaged("bytes left over behind the values")
 	}
 	return nil

@@ -111,6 +111,32 @@ func Decode(key, b []byte) (causal.Set, error) {
 	if err != nil {
 		return causal.Set{}, err
 	}
+	return decode(&r)
+}
+
+// Head returns the beginning of b that holds its header and the header's checksum: all of a record but its values. It
+// aliases b. Errors wrap ErrDamaged or ErrVersion.
+func Head(b []byte) ([]byte, error) {
+	end, err := headerEnd(b)
+	if err != nil {
+		return nil, err
+	}
+	return b[: end+sumLen : end+sumLen], nil
+}
+
+// DecodeHead is Decode for the beginning of a record, which Head returned: its siblings have no values. size is the
+// length of the whole record.
+func DecodeHead(key, head []byte) (set causal.Set, size int, err error) {
+	r, err := open(key, head)
+	if err != nil {
+		return causal.Set{}, 0, err
+	}
+	r.headOnly = true
+	set, err = decode(&r)
+	return set, r.valueAt, err
+}
+
+func decode(r *reader) (causal.Set, error) {
 	clock, err := r.clock()
 	if err != nil {
 		return causal.Set{}, err

@@ -142,6 +142,19 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(clock, s.Clock) {
 			t.Fatalf("clock %v, %v", clock, err)
 		}
+		head, err := record.Head(b)
+		if err != nil || !bytes.HasPrefix(b, head) {
+			t.Fatalf("head of %d bytes, %v", len(head), err)
+		}
+		bare, size, err := record.DecodeHead(k, head)
+		if err != nil || size != len(b) || len(bare.Siblings) != len(s.Siblings) || !bare.Supersedes(s) || !s.Supersedes(bare) {
+			t.Fatalf("head alone: %+v of %d bytes, %v", bare, size, err)
+		}
+		for i := range bare.Siblings {
+			if bare.Siblings[i].Value != nil {
+				t.Fatal("a head with a value")
+			}
+		}
 		for _, x := range s.Siblings {
 			from, to, err := record.ValueSpan(k, b, x.Dot)
 			if err != nil || !bytes.Equal(b[from:to], x.Value) {
@@ -431,6 +444,11 @@ func agree(t *testing.T, key, b []byte) {
 	}
 	if err := s.Valid(); err != nil {
 		t.Fatal(err)
+	}
+	if head, err := record.Head(b); err != nil {
+		t.Fatal(err)
+	} else if _, size, err := record.DecodeHead(key, head); err != nil || size != len(b) {
+		t.Fatalf("its head alone tells %d bytes, %v", size, err)
 	}
 	if again := record.Append(nil, key, s); !bytes.Equal(again, b) {
 		t.Fatalf("two spellings: %x and %x", b, again)

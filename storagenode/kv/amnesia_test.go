@@ -179,7 +179,7 @@ func copyDir(t *testing.T, to, from string) {
 // Bug "absent": a read that failed is taken for absence, and the mint forgets what is there.
 func TestAmnesiaAbsent(t *testing.T) {
 	h := newHooks()
-	s := open(t, h.opener(memory.NewStore().Open), nil)
+	s := open(t, h.opener(memory.NewStore().Open), uncached)
 	mustApply(t, s, "k", foreign("k", "theirs", dotOf(1, 1)))
 	m := write("k", "mine")
 	m.Context = &causal.Context{} // has seen nothing: "theirs" must stay

@@ -181,6 +181,9 @@ func (c *committer) sync() error {
 // all locks, everyone who waits for them is told, in the order of the queue.
 func (c *committer) settle(outcome error) {
 	s := c.store
+	if outcome == nil {
+		c.cacheCommitted()
+	}
 	for _, o := range c.ops {
 		if o.stripe != nil {
 			o.stripe.settle(o)
@@ -199,6 +202,19 @@ func (c *committer) settle(outcome error) {
 	clear(c.ops)
 	if c.ops = c.ops[:0]; cap(c.ops) > keepOps {
 		c.ops = nil
+	}
+}
+
+// cacheCommitted has the cache hold what was committed, before it leaves what is pending and anyone is told.
+func (c *committer) cacheCommitted() {
+	last := c.ops[len(c.ops)-1].seq
+	for _, o := range c.ops {
+		if o.disk[0] != tagRecord {
+			continue
+		}
+		if newer := o.newer.Load(); newer == 0 || newer > last {
+			c.life.cache.put(o)
+		}
 	}
 }
 
@@ -276,6 +292,9 @@ func (c *committer) open() error {
 		rand: s.cfg.Rand, logger: s.cfg.Logger, metrics: s.metrics,
 	}
 	l.fallback.stale = true // drawn when it is needed
+	if l.cache, err = newCache(s.cfg.CacheBytes); err != nil {
+		return errors.Join(err, eng.Close())
+	}
 	next, err := c.load(eng)
 	if err == nil {
 		err = c.loadHints(eng)

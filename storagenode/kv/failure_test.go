@@ -314,7 +314,7 @@ func TestNoRoom(t *testing.T) {
 func TestFailedReadIsNotAbsence(t *testing.T) {
 	eachEngine(t, func(t *testing.T, opener engine.Opener) {
 		h := newHooks()
-		s := open(t, h.opener(opener), nil)
+		s := open(t, h.opener(opener), uncached)
 		before := mustMint(t, s, write("k", "v")).Record
 		h.set(func(h *hooks) { h.getErr = &engine.Damage{Err: errInjected} })
 		if _, err := s.Mint(write("k", "w"), nil); !errors.Is(err, engine.ErrDamaged) {
@@ -342,7 +342,7 @@ func TestDamagedRecord(t *testing.T) {
 		e, err := st.Open()
 		eng = e
 		return e, err
-	}, nil)
+	}, uncached)
 	rec := mustMint(t, s, write("k", "value")).Record
 	p, err := s.find([]byte("k"))
 	if err != nil {

@@ -205,6 +205,9 @@ func tryOpen(opener engine.Opener, change func(*Config)) (*Store, error) {
 	return Open(cfg)
 }
 
+// uncached makes every read one of the engine.
+func uncached(c *Config) { c.CacheBytes = 0 }
+
 const patience = 20 * time.Second
 
 // outcome collects what a callback is told; a second call fails the test.

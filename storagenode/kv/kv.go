@@ -106,6 +106,8 @@ type Config struct {
 	BatchMaxItems, BatchMaxBytes int
 	// QueueMaxItems and QueueMaxBytes bound what is queued or being committed. One write is always taken, however large.
 	QueueMaxItems, QueueMaxBytes int
+	// CacheBytes bounds what is kept in memory of durable records; 0 keeps none.
+	CacheBytes int
 	// Hints bounds the hints that are taken in; those that are there stay whatever it says.
 	Hints hints.Limits
 	// RequestIDTTL is how long an id chosen by a client is remembered; RequestIDMax bounds the ids remembered, of about
@@ -138,6 +140,7 @@ func Default() Config {
 		Limits:        causal.Limits{MaxSiblings: 64, MaxBytes: 3 << 20},
 		BatchMaxItems: 1024, BatchMaxBytes: 4 << 20,
 		QueueMaxItems: 16 << 10, QueueMaxBytes: 64 << 20,
+		CacheBytes:   32 << 20,
 		Hints:        hints.Limits{BytesMax: 4 << 30, AgeMax: 24 * time.Hour, TargetsMax: 4096},
 		RequestIDTTL: 10 * time.Minute, RequestIDMax: 1 << 20,
 		ReopenMaxDelay: 5 * time.Second, CheckEvery: time.Second,
@@ -159,6 +162,7 @@ func (c *Config) Validate() error {
 	check(c.Limits.MaxSiblings >= 0 && c.Limits.MaxBytes >= 0, "Limits must not be negative")
 	check(c.BatchMaxItems > 0 && c.BatchMaxBytes > 0, "BatchMaxItems and BatchMaxBytes must be positive")
 	check(c.QueueMaxItems > 0 && c.QueueMaxBytes > 0, "QueueMaxItems and QueueMaxBytes must be positive")
+	check(c.CacheBytes >= 0, "CacheBytes must not be negative")
 	check(c.Hints.Validate() == nil, "Hints must not be negative")
 	check(c.RequestIDTTL > 0, "RequestIDTTL must be positive")
 	// An id of a write that is still queued must not be dropped: its repeat would make a second dot.

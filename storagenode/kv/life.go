@@ -15,7 +15,8 @@ import (
 
 // life is one opening of the engine and the actors that mint in it.
 type life struct {
-	eng engine.Engine
+	eng   engine.Engine
+	cache *cache
 	// gate is held for reading by all that use eng or may queue a write, and locked once, for ever, when the life ends.
 	gate   sync.RWMutex
 	ending atomic.Bool

@@ -21,6 +21,16 @@ type metrics struct {
 
 	commitSeconds, batchItems, batchBytes prometheus.Histogram
 	failures, reopenings, actors, damaged prometheus.Counter
+	cacheHits, cacheMisses                prometheus.Counter
+}
+
+// cached counts a look into the cache.
+func (m *metrics) cached(hit bool) {
+	if hit {
+		m.cacheHits.Inc()
+	} else {
+		m.cacheMisses.Inc()
+	}
 }
 
 // result is the closed set of outcomes of mints and applies.
@@ -98,6 +108,8 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.failures = counter("commit_failures_total", "Failures of the engine that put all writes in flight in doubt.")
 	m.reopenings = counter("reopenings_total", "Times the engine was opened again after a failure.")
 	m.actors = counter("actors_total", "Actors taken.")
+	m.cacheHits = counter("cache_hits_total", "Reads, mints and applies that found in memory what they need of the key.")
+	m.cacheMisses = counter("cache_misses_total", "Reads, mints and applies that had to ask the engine.")
 	m.damaged = counter("damaged_reads_total", "Reads that met damaged data.")
 	gauge("queue_items", "Writes queued or being committed.", func() float64 { return float64(s.queue.items.Load()) })
 	gauge("queue_bytes", "Bytes queued or being committed.", func() float64 { return float64(s.queue.bytes.Load()) })

@@ -15,9 +15,28 @@ const (
 	MaxMetaValue = 1 << 20
 )
 
-// Read returns the durable record of key, verified, in memory that the caller owns. ErrNotFound says that there is none;
-// any other error says nothing about the key: ErrInvalid, ErrReopening, ErrClosed, engine.ErrDamaged or a failed read.
+// Read returns the durable record of key, verified when it was read from the engine or written to it; it may be shared and
+// must not be modified. ErrNotFound says that there is none; any other error says nothing about the key: ErrInvalid,
+// ErrReopening, ErrClosed, engine.ErrDamaged or a failed read.
 func (s *Store) Read(key []byte) ([]byte, error) {
+	return s.read(key, true)
+}
+
+// Digest returns the digest of what Read would return, which often needs no reading. Errors are those of Read.
+func (s *Store) Digest(key []byte) (record.Digest, error) {
+	head, err := s.read(key, false)
+	if err != nil {
+		return record.Digest{}, err
+	}
+	d, err := record.DigestOf(head)
+	if err != nil {
+		return record.Digest{}, s.readError(fmt.Errorf("%w: %w", engine.ErrDamaged, err))
+	}
+	return d, nil
+}
+
+// read returns the durable record of key, or, where values are not asked for, maybe only its head.
+func (s *Store) read(key []byte, values bool) ([]byte, error) {
 	p, err := s.find(key)
 	if err != nil {
 		return nil, err
@@ -28,7 +47,20 @@ func (s *Store) Read(key []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer l.gate.RUnlock()
-	return s.readDurable(l, p)
+	e, ticket := l.cache.get(p)
+	hit := e != nil && (e.whole() || !values)
+	s.metrics.cached(hit)
+	if hit {
+		return e.rec, nil
+	}
+	rec, err := s.readDurable(l, p)
+	if err != nil {
+		return nil, err
+	}
+	if e == nil {
+		l.cache.fill(p, rec, ticket)
+	}
+	return rec, nil
 }
 
 // Scan calls fn with the durable records of the slots in r, by slot and hash, as they were when Scan was called; after,

@@ -94,8 +94,11 @@ func (st *Stepper) Newest(key []byte) ([]byte, error) {
 	defer l.gate.RUnlock()
 	p.stripe.mu.Lock()
 	defer p.stripe.mu.Unlock()
-	rec, _, err := s.current(l, p)
-	return rec, err
+	k, err := s.known(l, p)
+	if err == nil {
+		k, err = s.complete(l, p, k)
+	}
+	return k.rec, err
 }
 
 // Close commits what is queued and closes the engine. See Store.Close.

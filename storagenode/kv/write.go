@@ -159,24 +159,39 @@ func checkMint(m *Mint) (base causal.Set, err error) {
 
 // mintOp makes the write of a new dot, not queued yet. A dot whose write is then refused is never used.
 func (s *Store) mintOp(l *life, p *place, m *Mint, base causal.Set, now time.Time) (*op, error) {
-	old, _, err := s.current(l, p)
+	old, err := s.known(l, p)
 	if err != nil {
 		return nil, err
 	}
-	local, err := decodeLocal(p, old)
-	if err != nil {
-		return nil, s.readError(err)
+	if !replacesAll(m, &old.set) || len(base.Clock) > 0 {
+		// Values that stay are written again, so they are needed.
+		if old, err = s.complete(l, p, old); err != nil {
+			return nil, err
+		}
 	}
-	rec, dot, err := s.mintRecord(l, &l.own, m, local, base, now)
+	rec, dot, err := s.mintRecord(l, &l.own, m, old.set, base, now)
 	if err != nil {
 		return nil, err
 	}
-	o, err := newRecordOp(l, p, old, rec)
+	o, err := newRecordOp(l, p, &old, rec)
 	if err != nil {
 		return nil, err
 	}
 	o.dot = dot
 	return o, nil
+}
+
+// replacesAll says whether no sibling of local outlives the mint.
+func replacesAll(m *Mint, local *causal.Set) bool {
+	if m.Context == nil {
+		return true
+	}
+	for i := range local.Siblings {
+		if !m.Context.Covers(local.Siblings[i].Dot) {
+			return false
+		}
+	}
+	return true
 }
 
 // mintRecord makes the record that local is once m was written with a new dot.
@@ -308,21 +323,21 @@ func (s *Store) apply(key, rec []byte, call callback) (applied, error) {
 	p.stripe.mu.Lock()
 	defer p.stripe.mu.Unlock()
 
-	old, pending, err := s.current(l, p)
+	old, err := s.known(l, p)
 	if err != nil {
 		return 0, err
 	}
-	next, err := merge(p, old, rec)
+	next, err := s.mergeKnown(l, p, &old, rec)
 	if err != nil {
-		return 0, s.readError(err)
+		return 0, err
 	}
 	if next == nil {
-		if pending != nil && p.stripe.attach(pending, call) {
+		if old.pending != nil && p.stripe.attach(old.pending, call) {
 			return unchangedPending, nil
 		}
 		return unchangedDurable, nil
 	}
-	o, err := newRecordOp(l, p, old, next)
+	o, err := newRecordOp(l, p, &old, next)
 	if err != nil {
 		return 0, err
 	}
@@ -425,18 +440,18 @@ func decodeLocal(p *place, rec []byte) (causal.Set, error) {
 	return set, nil
 }
 
-// newRecordOp makes the write that replaces old, which may be nil, by rec.
-func newRecordOp(l *life, p *place, old, rec []byte) (*op, error) {
+// newRecordOp makes the write that replaces old by rec.
+func newRecordOp(l *life, p *place, old *known, rec []byte) (*op, error) {
 	if size := opSize(len(p.disk), len(rec)); size > l.maxRecord {
 		return nil, fmt.Errorf("%w: %d bytes, the engine takes %d", ErrTooLarge, size, l.maxRecord)
 	}
 	o := newOp(p.disk, rec)
 	o.hash, o.stripe = p.hash, p.stripe
-	o.bytesMore = int64(len(rec)) - int64(len(old))
-	if old == nil {
+	o.bytesMore = int64(len(rec)) - int64(old.size)
+	if old.rec == nil {
 		o.keysMore = 1
 	}
-	return o, o.digest(old)
+	return o, o.digest(old.rec)
 }
 
 // logLimit logs a mint refused by a limit, at most one a second.

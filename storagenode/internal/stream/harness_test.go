@@ -48,6 +48,14 @@ func newFakeStore() *fakeStore {
 
 func (f *fakeStore) Actor() causal.Actor { return f.actor }
 
+func (f *fakeStore) Digest(key []byte) (record.Digest, error) {
+	rec, err := f.Read(key)
+	if err != nil {
+		return record.Digest{}, err
+	}
+	return record.DigestOf(rec)
+}
+
 func (f *fakeStore) Read(key []byte) ([]byte, error) {
 	f.mu.Lock()
 	wait, told := f.block[string(key)], f.reading

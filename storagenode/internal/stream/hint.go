@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/kv"
 )
@@ -37,6 +38,18 @@ func (s *Server) record(key []byte) ([]byte, error) {
 		return s.cfg.Store.Read(key)
 	}
 	return s.cfg.Store.ReadHeld(key)
+}
+
+// digest is record for its digest alone.
+func (s *Server) digest(key []byte) (record.Digest, error) {
+	if s.cfg.Layouts.Owns(ring.SlotOf(key)) {
+		return s.cfg.Store.Digest(key)
+	}
+	rec, err := s.cfg.Store.ReadHeld(key)
+	if err != nil {
+		return record.Digest{}, err
+	}
+	return record.DigestOf(rec)
 }
 
 // StatusOf is what a request that ended with this error of the store is answered with; OK for nil. Unless the store is

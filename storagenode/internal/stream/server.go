@@ -22,6 +22,7 @@ import (
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/proto/wire"
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/kv"
 )
@@ -52,6 +53,7 @@ type Store interface {
 	Apply(key, rec []byte, done func(changed bool, err error)) error
 	ApplyHint(targets []ring.NodeID, key, rec []byte, done func(error)) error
 	Read(key []byte) ([]byte, error)
+	Digest(key []byte) (record.Digest, error)
 	ReadHeld(key []byte) ([]byte, error)
 	Actor() causal.Actor
 }

@@ -145,18 +145,18 @@ func (s *Server) read(c *conn, f *frame, r *storagev1.Request) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_FENCED, "")
 		return
 	}
-	rec, err := s.record(r.GetKey())
-	if err != nil {
-		s.fail(c, f, r, err)
-		return
-	}
 	resp := &storagev1.Response{Id: r.GetId(), Status: storagev1.Status_STATUS_OK}
 	if r.GetOp() == storagev1.Op_OP_READ {
+		rec, err := s.record(r.GetKey())
+		if err != nil {
+			s.fail(c, f, r, err)
+			return
+		}
 		resp.Record = rec
 		s.finish(c, f, r, resp)
 		return
 	}
-	digest, err := record.DigestOf(rec)
+	digest, err := s.digest(r.GetKey())
 	if err != nil {
 		s.fail(c, f, r, err)
 		return
