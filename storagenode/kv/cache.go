@@ -112,7 +112,7 @@ func (c *cache) put(o *op) {
 		return
 	}
 	var e *cached
-	if kept, ok := keep(o.rec); ok {
+	if kept, ok := keep(o.rec); ok && o.mark != setMark {
 		key := o.disk[recordPrefix:]
 		b := make([]byte, 0, len(key)+len(kept))
 		b = append(append(b, key...), kept...)

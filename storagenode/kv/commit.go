@@ -108,15 +108,11 @@ func (c *committer) build() state {
 		if o.hint != nil {
 			c.countHint(o.hint)
 		}
-		// A later write of the same key in the same batch contains this one.
-		if newer := o.newer.Load(); newer != 0 && newer <= last {
+		// A later write of the same key in the same batch contains this one, but for what it does to a mark.
+		if newer := o.newer.Load(); newer != 0 && newer <= last && o.mark == keepMark {
 			continue
 		}
-		if o.hint != nil && o.rec == nil {
-			c.batch.Delete(o.disk)
-		} else {
-			c.batch.Put(o.disk, o.rec)
-		}
+		o.put(&c.batch)
 	}
 	for _, d := range c.hints {
 		t := c.store.hints.after(d)
@@ -187,6 +183,9 @@ func (c *committer) settle(outcome error) {
 	for _, o := range c.ops {
 		if o.stripe != nil {
 			o.stripe.settle(o)
+		}
+		if outcome == nil && (o.mark == clearMark || o.mark == dropMark) {
+			s.marks.Add(-1)
 		}
 		if outcome != nil && o.named {
 			s.requests.forget(o.request, o.dot)
@@ -298,6 +297,9 @@ func (c *committer) open() error {
 	next, err := c.load(eng)
 	if err == nil {
 		err = c.loadHints(eng)
+	}
+	if err == nil {
+		err = s.countMarks(eng)
 	}
 	if err == nil {
 		err = l.renew(&l.own)

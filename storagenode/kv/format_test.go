@@ -73,7 +73,7 @@ func TestSlotBounds(t *testing.T) {
 		key := fmt.Appendf(nil, "%x", rng.Uint64())
 		slot := ring.SlotOf(key)
 		disk := appendRecordKey(nil, ring.Hash(key), key)
-		if bytes.Compare(slotBound(slot), disk) > 0 || bytes.Compare(disk, slotBound(slot+1)) >= 0 {
+		if bytes.Compare(slotBound(tagRecord, slot), disk) > 0 || bytes.Compare(disk, slotBound(tagRecord, slot+1)) >= 0 {
 			t.Fatalf("key %s of slot %d is outside of its bounds", key, slot)
 		}
 	}

@@ -297,6 +297,7 @@ func (s *Store) enqueueHints(p *place, ops []*op) error {
 		s.hints.cancel(ops)
 		return err
 	}
+	s.moved(p.hash)
 	return nil
 }
 
@@ -319,7 +320,12 @@ func checkTargets(targets []ring.NodeID) error {
 //
 // Errors: those of Apply, and ErrHintsFull.
 func (s *Store) ApplyHint(targets []ring.NodeID, key, rec []byte, done func(error)) error {
-	durable, err := s.applyHint(targets, key, rec, callback{mint: done})
+	return s.ApplyHintBefore(time.Time{}, targets, key, rec, done)
+}
+
+// ApplyHintBefore is ApplyHint that takes nothing any more once limit has passed: then the error is ErrStale.
+func (s *Store) ApplyHintBefore(limit time.Time, targets []ring.NodeID, key, rec []byte, done func(error)) error {
+	durable, err := s.applyHint(limit, targets, key, rec, callback{mint: done})
 	s.metrics.hint(durable, err)
 	if durable && done != nil {
 		done(nil)
@@ -328,7 +334,7 @@ func (s *Store) ApplyHint(targets []ring.NodeID, key, rec []byte, done func(erro
 }
 
 // applyHint says with durable that the callback was not taken.
-func (s *Store) applyHint(targets []ring.NodeID, key, rec []byte, call callback) (durable bool, err error) {
+func (s *Store) applyHint(limit time.Time, targets []ring.NodeID, key, rec []byte, call callback) (durable bool, err error) {
 	if err := checkTargets(targets); err != nil {
 		return false, err
 	}
@@ -352,6 +358,9 @@ func (s *Store) applyHint(targets []ring.NodeID, key, rec []byte, call callback)
 	}
 	p.stripe.mu.Lock()
 	defer p.stripe.mu.Unlock()
+	if err := s.stale(limit); err != nil {
+		return false, err
+	}
 	ops, newest, err := s.hintOps(l, p, targets, rec)
 	if err != nil {
 		return false, err
@@ -530,6 +539,7 @@ func (s *Store) dropHint(target ring.NodeID, key, seen []byte, call callback) (k
 		s.hints.cancel(ops)
 		return false, err
 	}
+	s.moved(p.hash)
 	return false, nil
 }
 

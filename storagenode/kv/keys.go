@@ -17,6 +17,7 @@ const (
 	tagMeta      = 'm' // then the name of a piece of node state
 	tagRecord    = 'r' // then the 64-bit hash of the key, big-endian, and the key
 	tagState     = 's' // alone: the state of this package, written with every batch
+	tagMark      = 't' // then as a record's: a tombstone that is about to be collected
 
 	recordPrefix = 1 + 8
 	stateVersion = 1
@@ -32,12 +33,13 @@ func appendRecordKey(dst []byte, hash uint64, key []byte) []byte {
 	return append(dst, key...)
 }
 
-// slotBound returns the smallest disk key of a slot and of those after it. The slot behind the last is past all records.
-func slotBound(s ring.Slot) []byte {
+// slotBound returns the smallest disk key of a slot and of those after it, of records or of marks. The slot behind the
+// last is past them all.
+func slotBound(tag byte, s ring.Slot) []byte {
 	if s >= ring.Slots {
-		return []byte{tagRecord + 1}
+		return []byte{tag + 1}
 	}
-	return binary.BigEndian.AppendUint64([]byte{tagRecord}, uint64(s)<<(64-ring.SlotBits))
+	return binary.BigEndian.AppendUint64([]byte{tag}, uint64(s)<<(64-ring.SlotBits))
 }
 
 // state is what the store counts; it is written in the batch that it describes, and so is exact after any crash.

@@ -16,7 +16,8 @@ type known struct {
 	rec     []byte // all of it, or its head; nil for none
 	size    int    // of all of it
 	set     causal.Set
-	pending *op // the write that carries it, where that is not durable yet
+	marked  bool // it is a tombstone that is marked
+	pending *op  // the write that carries it, where that is not durable yet
 }
 
 func (k *known) whole() bool { return len(k.rec) == k.size }
@@ -26,7 +27,7 @@ func (k *known) whole() bool { return len(k.rec) == k.size }
 func (s *Store) known(l *life, p *place) (known, error) {
 	// The order matters: a write leaves what is pending only after the cache and the engine have it.
 	if o := p.stripe.newest(p); o != nil {
-		return decodeKnown(s, p, known{rec: o.rec, size: len(o.rec), pending: o})
+		return decodeKnown(s, p, known{rec: o.rec, size: len(o.rec), marked: o.mark == setMark, pending: o})
 	}
 	e, ticket := l.cache.get(p)
 	s.metrics.cached(e != nil)
@@ -35,7 +36,12 @@ func (s *Store) known(l *life, p *place) (known, error) {
 	}
 	rec, err := s.readDurable(l, p)
 	if errors.Is(err, ErrNotFound) {
-		return known{}, nil
+		if rec, err = s.readMark(l, p); errors.Is(err, ErrNotFound) {
+			return known{}, nil
+		}
+		if err == nil {
+			return decodeKnown(s, p, known{rec: rec, size: len(rec), marked: true})
+		}
 	}
 	if err != nil {
 		return known{}, err
@@ -45,6 +51,9 @@ func (s *Store) known(l *life, p *place) (known, error) {
 }
 
 func decodeKnown(s *Store, p *place, k known) (known, error) {
+	if k.rec == nil {
+		return k, nil
+	}
 	var err error
 	if k.whole() {
 		k.set, err = record.Decode(p.key(), k.rec)

@@ -46,6 +46,8 @@ var (
 	ErrInDoubt = errors.New("kv: outcome of the write is unknown")
 	// ErrReopening refuses everything while the engine is being reopened after a failure; nothing was done.
 	ErrReopening = errors.New("kv: engine is being reopened")
+	// ErrStale refuses a record that was on its way for too long; nothing was done.
+	ErrStale = errors.New("kv: record was on its way for too long")
 	// ErrHintsFull refuses a hint because the node keeps as many as it may; nothing was done.
 	ErrHintsFull = hints.ErrFull
 	// ErrDiskFull refuses writes until a probe finds room on the disk; nothing was done.

@@ -47,6 +47,7 @@ const (
 	resultExpired
 	resultInvalid
 	resultHintsFull
+	resultStale
 	resultDiskFull
 	resultUnavailable
 	resultDamaged
@@ -56,7 +57,7 @@ const (
 
 var resultNames = [resultCount]string{
 	"done", "repeated", "unchanged", "behind", "too_many_siblings", "too_large", "overloaded", "expired", "invalid",
-	"hints_full", "disk_full", "unavailable", "damaged", "failed",
+	"hints_full", "stale", "disk_full", "unavailable", "damaged", "failed",
 }
 
 func resultOf(err error) result {
@@ -66,7 +67,7 @@ func resultOf(err error) result {
 	}{
 		{ErrBehind, resultBehind}, {ErrTooManySiblings, resultTooManySiblings}, {ErrTooLarge, resultTooLarge},
 		{ErrClockTooLarge, resultTooLarge}, {ErrOverloaded, resultOverloaded}, {ErrExpired, resultExpired},
-		{ErrInvalid, resultInvalid}, {ErrHintsFull, resultHintsFull}, {ErrDiskFull, resultDiskFull}, {ErrReopening, resultUnavailable},
+		{ErrInvalid, resultInvalid}, {ErrHintsFull, resultHintsFull}, {ErrStale, resultStale}, {ErrDiskFull, resultDiskFull}, {ErrReopening, resultUnavailable},
 		{ErrClosed, resultUnavailable}, {engine.ErrDamaged, resultDamaged},
 	} {
 		if errors.Is(err, known.err) {
@@ -123,6 +124,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		}
 		return 0
 	})
+	gauge("tombstone_marks", "Tombstones that are proven to be needed no more and about to be removed.", func() float64 { return float64(s.Marks()) })
 	gauge("disk_full", "1 while writes are refused for lack of room.", func() float64 { return indicator(s.full.Load()) })
 	gauge("available", "1 while the engine is open.", func() float64 { return indicator(s.life.Load() != nil) })
 	gauge("suspect", "1 if the engine dropped data when it was opened.", func() float64 { return indicator(s.suspect.Load()) })

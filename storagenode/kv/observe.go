@@ -57,7 +57,7 @@ func (c *committer) write() error {
 		return err
 	}
 	for _, p := range c.ops {
-		if p.disk[0] == tagRecord {
+		if p.disk[0] == tagRecord && p.before != p.after {
 			o.changes = append(o.changes, Change{Key: p.disk[recordPrefix:], Hash: p.hash, Before: p.before, Now: p.after})
 		}
 	}
@@ -98,7 +98,7 @@ func (s *Store) ScanObserved(r ring.Range, begin func(), fn func(key, rec []byte
 		return s.readError(err)
 	}
 	defer snap.Release()
-	return snap.Iterate(slotBound(r.From), slotBound(r.To), s.visit(l, func(key, rec []byte) (bool, error) {
+	return snap.Iterate(slotBound(tagRecord, r.From), slotBound(tagRecord, r.To), s.visit(l, func(key, rec []byte) (bool, error) {
 		return true, fn(key, rec)
 	}))
 }

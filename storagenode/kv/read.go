@@ -69,12 +69,18 @@ func (s *Store) read(key []byte, values bool) ([]byte, error) {
 // as it is, and with an error at what it cannot read or finds damaged: it skips nothing. fn must not block for long or
 // call Close: a scan keeps the engine from being reopened.
 func (s *Store) Scan(r ring.Range, after []byte, fn func(key, rec []byte) (more bool, err error)) error {
-	from, to := slotBound(r.From), slotBound(r.To)
+	return s.scan(tagRecord, r, after, fn)
+}
+
+// scan is Scan over records or marks.
+func (s *Store) scan(tag byte, r ring.Range, after []byte, fn func(key, rec []byte) (more bool, err error)) error {
+	from, to := slotBound(tag, r.From), slotBound(tag, r.To)
 	if after != nil {
 		p, err := s.find(after)
 		if err != nil {
 			return err
 		}
+		p.disk[0] = tag
 		// The smallest key behind it.
 		if next := string(p.disk) + "\x00"; next > string(from) {
 			from = []byte(next)

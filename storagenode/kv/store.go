@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
 )
 
@@ -23,6 +24,8 @@ type Store struct {
 	observed observed
 	minted   atomic.Uint64
 	hints    hintBook
+	marks    atomic.Int64    // tombstones that may be marked, at least
+	moves    []atomic.Uint32 // of each slot: what was taken in for others, or left
 
 	life      atomic.Pointer[life] // nil while there is none
 	lastActor atomic.Pointer[causal.Actor]
@@ -60,7 +63,7 @@ func prepare(cfg Config) (*Store, *committer, error) {
 		return nil, nil, fmt.Errorf("kv: drawing a seed: %w", err)
 	}
 	s := &Store{
-		cfg: cfg, stripes: make([]stripe, stripeCount),
+		cfg: cfg, stripes: make([]stripe, stripeCount), moves: make([]atomic.Uint32, ring.Slots),
 		requests: newRequests(binary.BigEndian.Uint64(seed[:]), cfg.RequestIDMax, cfg.Now()),
 		closing:  make(chan struct{}), done: make(chan struct{}),
 	}

@@ -52,6 +52,7 @@ type op struct {
 	keysMore  int64
 	bytesMore int64
 	hint      *hintDelta              // of a hint; a nil rec then removes it
+	mark      markChange              // of the key's tombstone
 	room      [recordPrefix + 55]byte // for disk, where the key is short
 }
 
@@ -81,6 +82,9 @@ func newOp(disk, rec []byte) *op {
 func (o *op) size() int {
 	if o.hint != nil {
 		return opSize(len(o.disk), len(o.rec)) + hintOverhead
+	}
+	if o.mark != keepMark {
+		return opSize(2*len(o.disk), len(o.rec)) + opOverhead
 	}
 	return opSize(len(o.disk), len(o.rec))
 }

@@ -33,6 +33,8 @@ type Mint struct {
 	// HintFor names the owners that a node which is none mints for: the write is kept as a hint for each, and minted upon
 	// all that the node holds of the key. Different nodes, at most 64; empty at an owner.
 	HintFor []ring.NodeID
+	// BaseLimit is when Base must not be taken any more, for its age; zero is never.
+	BaseLimit time.Time
 	// Deadline is when the mint is no longer wanted; zero is never. A write that was queued is never dropped.
 	Deadline time.Time
 }
@@ -49,7 +51,7 @@ type Minted struct {
 // before Mint returns: with nil once the record is durable, else with ErrInDoubt. A repeat of a write that is durable
 // calls it before it returns. With an error nothing was done and nothing will be, but for a repeated id with ErrInDoubt.
 //
-// Errors: ErrInvalid, ErrExpired, ErrOverloaded, ErrBehind, ErrTooManySiblings, ErrTooLarge, ErrClockTooLarge,
+// Errors: ErrInvalid, ErrExpired, ErrStale, ErrOverloaded, ErrBehind, ErrTooManySiblings, ErrTooLarge, ErrClockTooLarge,
 // ErrHintsFull, ErrDiskFull, ErrReopening, ErrClosed, and those of a failed local read, which is never taken for absence.
 func (s *Store) Mint(m Mint, durable func(error)) (Minted, error) {
 	out, now, err := s.mint(&m, callback{mint: durable})
@@ -85,6 +87,11 @@ func (s *Store) mint(m *Mint, call callback) (out Minted, now bool, err error) {
 	clock := s.cfg.Now()
 	if !m.Deadline.IsZero() && !clock.Before(m.Deadline) {
 		return Minted{}, false, ErrExpired
+	}
+	if len(m.Base) > 0 {
+		if err := s.stale(m.BaseLimit); err != nil {
+			return Minted{}, false, err
+		}
 	}
 	var id requestID
 	if m.RequestID != "" {
@@ -124,7 +131,7 @@ func (s *Store) enqueueMint(l *life, p *place, m *Mint, base causal.Set, now tim
 		return nil, err
 	}
 	complete(o)
-	return o, p.stripe.enqueue(&s.queue, o)
+	return o, s.enqueueRecord(p, o)
 }
 
 // checkMint checks what needs no lock, and decodes the base.
@@ -173,7 +180,12 @@ func (s *Store) mintOp(l *life, p *place, m *Mint, base causal.Set, now time.Tim
 	if err != nil {
 		return nil, err
 	}
-	o, err := newRecordOp(l, p, &old, rec)
+	var o *op
+	if old.marked {
+		o, err = replaceMark(l, p, rec)
+	} else {
+		o, err = newRecordOp(l, p, &old, rec)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -277,14 +289,19 @@ func hybridTime(now time.Time, siblings []causal.Sibling) uint64 {
 }
 
 // Apply merges a record that was minted anywhere, and queues the result. Applying a record twice, or an older one,
-// changes nothing. rec belongs to the store from here on and must not be modified, also where an error is returned; key
+// changes nothing; where the key's tombstone is marked, an equal record changes nothing, and any other replaces it. rec belongs to the store from here on and must not be modified, also where an error is returned; key
 // is copied. If the error is nil, done is called exactly once, maybe before Apply returns: with nil once a state that
 // covers rec is durable (changed says whether rec added to it), else with ErrInDoubt. With an error nothing was done.
 //
 // Errors: ErrInvalid, ErrOverloaded, ErrTooLarge (the merge is beyond what the engine takes), ErrDiskFull,
 // ErrReopening, ErrClosed, and those of a failed local read.
 func (s *Store) Apply(key, rec []byte, done func(changed bool, err error)) error {
-	outcome, err := s.apply(key, rec, callback{apply: done})
+	return s.ApplyBefore(time.Time{}, key, rec, done)
+}
+
+// ApplyBefore is Apply that takes nothing any more once limit has passed: then the error is ErrStale.
+func (s *Store) ApplyBefore(limit time.Time, key, rec []byte, done func(changed bool, err error)) error {
+	outcome, err := s.apply(limit, key, rec, callback{apply: done})
 	s.metrics.apply(outcome, err)
 	if err == nil && outcome == unchangedDurable && done != nil {
 		done(false, nil)
@@ -301,7 +318,7 @@ const (
 	unchangedDurable // the callback was not taken
 )
 
-func (s *Store) apply(key, rec []byte, call callback) (applied, error) {
+func (s *Store) apply(limit time.Time, key, rec []byte, call callback) (applied, error) {
 	p, err := s.find(key)
 	if err != nil {
 		return 0, err
@@ -323,11 +340,19 @@ func (s *Store) apply(key, rec []byte, call callback) (applied, error) {
 	p.stripe.mu.Lock()
 	defer p.stripe.mu.Unlock()
 
+	if err := s.stale(limit); err != nil {
+		return 0, err
+	}
 	old, err := s.known(l, p)
 	if err != nil {
 		return 0, err
 	}
-	next, err := s.mergeKnown(l, p, &old, rec)
+	next := rec
+	if !old.marked {
+		next, err = s.mergeKnown(l, p, &old, rec)
+	} else if bytes.Equal(old.rec, rec) {
+		next = nil
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -337,13 +362,18 @@ func (s *Store) apply(key, rec []byte, call callback) (applied, error) {
 		}
 		return unchangedDurable, nil
 	}
-	o, err := newRecordOp(l, p, &old, next)
+	var o *op
+	if old.marked {
+		o, err = replaceMark(l, p, next)
+	} else {
+		o, err = newRecordOp(l, p, &old, next)
+	}
 	if err != nil {
 		return 0, err
 	}
 	o.call = call
 	o.call.changed = true
-	return changed, p.stripe.enqueue(&s.queue, o)
+	return changed, s.enqueueRecord(p, o)
 }
 
 // checkRecord verifies a record that came from outside, and returns its clock.
@@ -398,19 +428,12 @@ func sameSet(a, b *causal.Set) bool {
 	})
 }
 
-// current returns the newest record of the key, and the write that carries it where that is not durable yet. The record
-// is nil where there is none. The caller holds the key's lock. What is read from the engine is verified whole, so that
-// damage is neither merged nor minted upon.
+// current returns the newest record of the key, also one that is marked, and the write that carries it where that is not
+// durable yet. The record is nil where there is none. The caller holds the key's lock. What is read from the engine is
+// verified whole, so that damage is neither merged nor minted upon.
 func (s *Store) current(l *life, p *place) (rec []byte, pending *op, err error) {
-	// The order matters: a write leaves what is pending only after the engine has it.
-	if o := p.stripe.newest(p); o != nil {
-		return o.rec, o, nil
-	}
-	rec, err = s.readDurable(l, p)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil, nil
-	}
-	return rec, nil, err
+	rec, _, pending, err = s.look(l, p)
+	return rec, pending, err
 }
 
 // readDurable returns the record in the engine, verified, in memory of its own; ErrNotFound where there is none.

@@ -1,0 +1,255 @@
+// Package collect decides which tombstones may leave a cluster, by proof and not by time alone.
+//
+// A deletion is a record of tombstones alone, and it can go once nothing is left that it must keep down: no older record
+// of the key in any form, on any machine or on its way. The collector of a key asks every member twice, with the grace
+// time in between. If every owner holds exactly the tombstone both times, nobody else keeps anything of the key, and
+// nobody gave anything of its slot away meanwhile, then no other record of the key was anywhere in all that time, and
+// what was on its way before is refused by its receiver for its age. Then all owners mark the record, and once all have
+// marked, all remove it.
+//
+// A mark is a certificate: it exists only where a proof was complete, and what a proof excluded cannot come to be again.
+// So whoever finds a mark may go on with the other owners' marks and the removal, whatever became of the collector.
+//
+// All of it is plain values: time is an argument, calls to members are listed by Machine.Next, and their answers come in
+// by Machine.Replied.
+package collect
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
+)
+
+// Holding is what a member keeps of a key beside, or instead of, the tombstone that it is asked about.
+type Holding byte
+
+// Kept is added where the member keeps something of the key for others: a hint.
+const Kept Holding = 0x80
+
+// What the member's own record of the key is.
+const (
+	Unclear Holding = iota // a write is under way, or nothing could be read
+	Nothing                // there is none
+	It                     // the tombstone, durable and served
+	Marked                 // the tombstone, durably marked
+	Other                  // another record
+	holdings
+)
+
+var holdingNames = [holdings]string{"unclear", "nothing", "the tombstone", "the tombstone, marked", "another record"}
+
+// Valid says whether h is what a member may answer.
+func (h Holding) Valid() bool { return h&^Kept < holdings }
+
+// String tells a person.
+func (h Holding) String() string {
+	if !h.Valid() {
+		return fmt.Sprintf("holding %d", byte(h))
+	}
+	if h&Kept != 0 {
+		return holdingNames[h&^Kept] + ", and something kept for others"
+	}
+	return holdingNames[h&^Kept]
+}
+
+// MayMark says whether a member that holds this may mark the tombstone; MayRemove whether it may remove the mark.
+func (h Holding) MayMark() bool { return h == It }
+
+// MayRemove says whether a member that holds this may remove the mark.
+func (h Holding) MayRemove() bool { return h&^Kept == Marked }
+
+// Step is what a member is asked to do.
+type Step byte
+
+// The steps in their order.
+const (
+	Confirm Step = iota + 1 // say what is held
+	Mark                    // mark the tombstones that are held, durably, and say what is held then
+	Remove                  // remove the marks, durably, and say what is held then
+)
+
+// String names the step.
+func (s Step) String() string {
+	switch s {
+	case Confirm:
+		return "confirm"
+	case Mark:
+		return "mark"
+	case Remove:
+		return "remove"
+	}
+	return fmt.Sprintf("step %d", byte(s))
+}
+
+// Tomb names one tombstone: a key and the digest of its record. Immutable.
+type Tomb struct {
+	Key    []byte
+	Digest record.Digest
+}
+
+// Ask is one call to a member. Tombs is read-only.
+type Ask struct {
+	To    ring.NodeID
+	Step  Step
+	Tombs []Tomb
+	batch uint64
+	turn  uint32
+}
+
+// Reply is a member's answer to an Ask: for each tombstone what it holds and, to Confirm, the count of its slot, which
+// changes whenever something of the slot was taken in for others, given away or dropped. Life names the time that the
+// counts are of: with another one they prove nothing.
+type Reply struct {
+	Life     causal.Actor
+	Holdings []Holding
+	Moves    []uint32
+}
+
+// Member is someone who may keep records.
+type Member struct {
+	ID    ring.NodeID
+	Name  string
+	Alive bool
+}
+
+// View is what the collector knows of the cluster. Immutable.
+type View struct {
+	Settled *ring.Layout // the one layout that is live; nil while there is none, or more than one
+	Members []Member     // sorted by id: those of the layout, and whoever else may keep anything
+}
+
+// Rules can be left out by tests that show what each is for.
+type Rules uint
+
+// The rules of a proof.
+const (
+	WithoutMembers Rules = 1 << iota // members that are down are passed over
+	WithoutKept                      // what members keep for others does not matter
+	WithoutGrace                     // nothing is waited for
+	WithoutMoves                     // what was moved between the rounds does not matter
+	WithoutMarks                     // what is proven is removed at once
+)
+
+// Config is what a Machine needs.
+type Config struct {
+	// Grace is how long a tombstone must have been the same at all owners; MessageAge of it is the most that a record may
+	// have been on its way. At least MinGrace.
+	Grace time.Duration
+	// BatchKeys bounds the tombstones that are asked about together, BatchesMax the batches.
+	BatchKeys, BatchesMax int
+	// Asking bounds the batches that members are being asked about at once.
+	Asking int
+	// Without leaves rules out. 0 in a server.
+	Without Rules
+}
+
+// MinGrace is the shortest grace time: records on their way need some seconds even where nothing is slow.
+const MinGrace = 2 * time.Second
+
+// MessageAge is the age from which on a receiver refuses a record: half of the grace time.
+func MessageAge(grace time.Duration) time.Duration { return grace / 2 }
+
+// Default returns a configuration for servers: batches of 1,024, of which 256 may wait and 4 are asked about at once.
+func Default(grace time.Duration) Config {
+	return Config{Grace: grace, BatchKeys: 1024, BatchesMax: 256, Asking: 4}
+}
+
+// Validate names every fault.
+func (c Config) Validate() error {
+	var faults []error
+	if c.Grace < MinGrace {
+		faults = append(faults, fmt.Errorf("collect: a grace time of %s, at least %s", c.Grace, MinGrace))
+	}
+	if c.BatchKeys <= 0 || c.BatchesMax <= 0 || c.Asking <= 0 {
+		faults = append(faults, errors.New("collect: bounds of batches must be positive"))
+	}
+	return errors.Join(faults...)
+}
+
+// spacing is the least time between the two rounds. It exceeds the age at which messages are refused by a quarter, since
+// that is measured by the receivers' clocks, which may run a little slower.
+func (c Config) spacing() time.Duration { return MessageAge(c.Grace) * 5 / 4 }
+
+// retry is the pause before a member that could not answer is asked again.
+func (c Config) retry() time.Duration {
+	return min(max(c.Grace/64, 50*time.Millisecond), 10*time.Second)
+}
+
+// Reason is why a tombstone is still there.
+type Reason int
+
+// The reasons, a closed set.
+const (
+	Proceeding Reason = iota // nothing is in its way
+	Waiting                  // for the grace time
+	LayoutUnsettled
+	MemberDown
+	MemberUnclear // it answered that it cannot tell now, or not at all
+	OwnerDiffers
+	OwnerLacks
+	MemberKeeps
+	SomethingMoved
+	Full // the collector has as many in hand as it may
+	reasons
+)
+
+var reasonNames = [reasons]string{"proceeding", "waiting", "layout_unsettled", "member_down", "member_unclear", "owner_differs",
+	"owner_lacks", "member_keeps", "something_moved", "full"}
+
+// String is the reason's name, fit for a metric's label.
+func (r Reason) String() string {
+	if r < 0 || r >= reasons {
+		return fmt.Sprintf("reason %d", int(r))
+	}
+	return reasonNames[r]
+}
+
+// Reasons lists all reasons.
+func Reasons() []Reason {
+	out := make([]Reason, reasons)
+	for i := range out {
+		out[i] = Reason(i)
+	}
+	return out
+}
+
+// Status answers the question why a tombstone is still there.
+type Status struct {
+	Phase  string        // what comes next: "first round", "second round", "marking" or "removal"
+	PutOff bool          // that did not succeed, and begins anew when the tombstone is met again
+	Reason Reason        // why it is not done yet
+	Member ring.NodeID   // whom it is for; zero for nobody
+	Left   time.Duration // until the next step, if nothing keeps it
+}
+
+// Counts of a machine. The first two are since it was made.
+type Counts struct {
+	Collected uint64          // tombstones that all members removed at this one's word
+	Postponed [reasons]uint64 // tombstones put off, each time
+	InHand    int             // tombstones under way
+}
+
+// sum adds up what was answered about a tombstone, in whatever order: equal sums mean equal counts of equal lives.
+func sum(id ring.NodeID, life causal.Actor, moves uint32) uint64 {
+	var b [36]byte
+	copy(b[:], id[:])
+	copy(b[16:], life[:])
+	binary.BigEndian.PutUint32(b[32:], moves)
+	return xxh3.Hash(b[:])
+}
+
+// Collector is the member that collects the key's tombstone: its first owner.
+func Collector(l *ring.Layout, key []byte) ring.NodeID {
+	owners := l.Primaries(ring.SlotOf(key))
+	if len(owners) == 0 {
+		return ring.NodeID{}
+	}
+	return owners[0]
+}
