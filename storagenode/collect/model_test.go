@@ -561,9 +561,9 @@ func (w *model) verdict() {
 func TestHistoriesLoseNothingAndEveryTombstoneGoes(t *testing.T) {
 	t.Parallel()
 	l, collected, acked := modelLayout(t), uint64(0), 0
-	seeds := uint64(2000)
+	seeds := uint64(600)
 	if testing.Short() {
-		seeds = 300
+		seeds = 200
 	}
 	for seed := range seeds {
 		w := newModel(seed, "", l)
