@@ -22,12 +22,12 @@ build: ## build all programs into bin/
 	@go build -o bin/ ./storagenode/cmd/... ./gateway/cmd/... ./loadtest/cmd/...
 
 .PHONY: run
-run: build ## start a local cluster (NODES=3 GATEWAYS=2), stop it with Ctrl-C
-	@exec bin/dotring-load up --nodes $(NODES) --gateways $(GATEWAYS) --data $(DATA) --bin bin
+run: build ## start a local cluster (NODES=3 GATEWAYS=2 SECURE=1), stop it with Ctrl-C
+	@exec bin/dotring-load up --nodes $(NODES) --gateways $(GATEWAYS) --data $(DATA)$(if $(SECURE),-secure --secure) --bin bin
 
 .PHONY: clean-data
 clean-data: ## delete the local cluster's data
-	@rm -rf $(DATA)
+	@rm -rf $(DATA) $(DATA)-secure
 
 .PHONY: test
 test: ## run all tests (needs Go and make alone)

@@ -45,6 +45,8 @@ type Config struct {
 	// FreePorts reserves ports until Release, instead of taking the well-known ones, so that clusters do not meet. It
 	// means nothing where each process has a host of its own.
 	FreePorts bool
+	// Secure makes certificates, gossip keys and access rules, once per data folder, and gives them to all processes.
+	Secure bool
 	// NodeArgs and GatewayArgs are added to every command line.
 	NodeArgs, GatewayArgs []string
 	// Zones, where set, are dealt out to the nodes in turn.
@@ -90,7 +92,14 @@ type Cluster struct {
 	Gateways []*Process
 	client   *http.Client
 	ports    *Ports // nil with the well-known ports
+	scheme   string // of the gateways
 }
+
+// URL is where a gateway serves HTTP, without a path.
+func (c *Cluster) URL(g *Process) string { return c.scheme + "://" + g.HTTP }
+
+// Client is an HTTP client that may do everything, for a Secure cluster too. Its requests end after 2 s.
+func (c *Cluster) Client() *http.Client { return c.client }
 
 // New prepares a cluster's folders and command lines. It starts nothing. A data folder that was used before is used
 // again. The caller stops what it started, then calls Release.
@@ -105,7 +114,19 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{client: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}}
+	c := &Cluster{scheme: "http", client: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{}}}
+	if cfg.Secure {
+		files, err := secrets(cfg.Data)
+		if err != nil {
+			return nil, err
+		}
+		if c.client, err = files.client(); err != nil {
+			return nil, err
+		}
+		c.scheme = "https"
+		cfg.NodeArgs = append(files.nodeArgs(), cfg.NodeArgs...)
+		cfg.GatewayArgs = append(files.gatewayArgs(), cfg.GatewayArgs...)
+	}
 	if cfg.FreePorts && len(cfg.Places) == 0 {
 		if c.ports, err = ReservePorts(); err != nil {
 			return nil, err

@@ -36,7 +36,7 @@ func (c *Cluster) Phi(ctx context.Context, gateway *Process, id string) (float64
 
 // NodeIDs asks a gateway for the ids of the cluster's nodes, in the order of Nodes.
 func (c *Cluster) NodeIDs(ctx context.Context, gateway *Process) ([]string, error) {
-	body, err := c.get(ctx, "http://"+gateway.HTTP+"/v1/cluster/nodes")
+	body, err := c.get(ctx, c.URL(gateway)+"/v1/cluster/nodes")
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type Layout struct {
 // Status asks one gateway.
 func (c *Cluster) Status(ctx context.Context, g *Process) (Status, error) {
 	var s Status
-	body, err := c.get(ctx, "http://"+g.HTTP+"/v1/cluster/status")
+	body, err := c.get(ctx, c.URL(g)+"/v1/cluster/status")
 	if err != nil {
 		return s, err
 	}
@@ -48,7 +48,7 @@ func (c *Cluster) gatewayReady(ctx context.Context, g *Process, settled int) err
 	if !g.Running() {
 		return fmt.Errorf("%w (%v): %s", errEnded, g.Err(), g.LogTail(5))
 	}
-	if _, err := c.get(ctx, "http://"+g.HTTP+"/readyz"); err != nil {
+	if _, err := c.get(ctx, c.URL(g)+"/readyz"); err != nil {
 		return err
 	}
 	if settled == 0 {

@@ -24,6 +24,7 @@ type upCommand struct {
 	Data     string   `default:".data" help:"Folder for data and logs, kept from run to run."`
 	Bin      string   `default:"bin" help:"Folder of the programs."`
 	Zones    []string `help:"Zones, dealt out to the nodes in turn."`
+	Secure   bool     `help:"With TLS, access rules and encrypted gossip; the files are made in the data folder."`
 }
 
 // Run starts the cluster, says what to try, and waits for ctx to end; then it stops everything.
@@ -64,7 +65,7 @@ func (u *upCommand) prepare() (*localcluster.Cluster, error) {
 	if u.Gateways < 1 {
 		return nil, fmt.Errorf("gateways: %d, at least 1 is needed to reach the cluster", u.Gateways)
 	}
-	cluster, err := localcluster.New(localcluster.Config{Bin: bin, Data: u.Data, Nodes: u.Nodes, Gateways: u.Gateways, Zones: u.Zones})
+	cluster, err := localcluster.New(localcluster.Config{Bin: bin, Data: u.Data, Nodes: u.Nodes, Gateways: u.Gateways, Zones: u.Zones, Secure: u.Secure})
 	if err != nil {
 		return nil, err
 	}
@@ -95,16 +96,20 @@ func (u *upCommand) welcome(c *localcluster.Cluster, took time.Duration) {
 		fmt.Printf("  %-9s gRPC %s  gossip %s  admin http://%s/metrics\n", p.Name, p.GRPC, p.Gossip, p.Admin)
 	}
 	for _, p := range c.Gateways {
-		fmt.Printf("  %-9s http://%s  gRPC %s  admin http://%s/metrics\n", p.Name, p.HTTP, p.GRPC, p.Admin)
+		fmt.Printf("  %-9s %s  gRPC %s  admin http://%s/metrics\n", p.Name, c.URL(p), p.GRPC, p.Admin)
 	}
-	first, last := c.Gateways[0].HTTP, c.Gateways[len(c.Gateways)-1].HTTP
-	fmt.Printf(`
-Try:
-  curl -i -X PUT --data-binary 'hello' http://%s/v1/kv/greeting
-  curl -i http://%s/v1/kv/greeting
-  bin/dotringctl --gateway http://%s status
-  bin/dotringctl --gateway http://%s key greeting
-
-Ctrl-C stops everything.
-`, first, last, first, last)
+	first, last := c.URL(c.Gateways[0]), c.URL(c.Gateways[len(c.Gateways)-1])
+	curl := "curl -i"
+	if u.Secure {
+		files, err := localcluster.At(u.Data)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		fmt.Printf("\nFirst:\n  export CURL_CA_BUNDLE=%s DOTRING_CA=%[1]s DOTRING_TOKEN=$(cat %[2]s)\n", files.Authority, files.Admin)
+		curl += " -H \"Authorization: Bearer $DOTRING_TOKEN\""
+	}
+	fmt.Printf("\nTry:\n  %s -X PUT --data-binary 'hello' %s/v1/kv/greeting\n  %[1]s %[3]s/v1/kv/greeting\n"+
+		"  bin/dotringctl --gateway %[2]s status\n  bin/dotringctl --gateway %[2]s key greeting\n\nCtrl-C stops everything.\n",
+		curl, first, last)
 }
