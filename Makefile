@@ -109,3 +109,12 @@ chaos: build ## break a cluster of real processes, one fault at a time (CHAOS=90
 .PHONY: soak-chaos
 soak-chaos: build ## thirty minutes of that; fails unless 99.99 % of a million requests are served within a second
 	@bin/dotring-load chaos --duration 30m --good 0.9999
+
+# Figures mean something where the servers have a processor of their own: make soak-overload PIN=1 on two.
+PIN ?=
+PINNED_LOAD = $(if $(PIN),taskset -c 1) bin/dotring-load
+PINNED_SERVERS = $(if $(PIN),--servers-wrap 'taskset -c 0')
+
+.PHONY: soak-overload
+soak-overload: build ## half of capacity to five times as much, a minute each, and the time to recover (PIN=1; TURN=60s)
+	@$(PINNED_LOAD) soak overload $(PINNED_SERVERS) --turn $(or $(TURN),60s) --json .data/overload.json

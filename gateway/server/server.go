@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,10 +21,12 @@ import (
 
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/gateway/internal/admission"
 	"github.com/dotring/dotring/gateway/internal/config"
 	"github.com/dotring/dotring/gateway/internal/grpcapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
+	"github.com/dotring/dotring/gateway/limit"
 	"github.com/dotring/dotring/gateway/nodeclient"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/mtls"
@@ -159,12 +162,17 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 		}
 		return ring.ClusterID{}, false
 	}}
-	admission := httpapi.NewAdmission(maxRequests, maxBodyBytes)
-	kv := grpcapi.NewKV(coord, tokens, s.guard, s.cfg.MaxValueBytes)
+	limited, err := admission.New(coord, limit.Default(), time.Now, s.registry)
+	if err != nil {
+		return fmt.Errorf("admission: %w", err)
+	}
+	places := httpapi.NewAdmission(maxRequests, bodyRoom())
+	kv := grpcapi.NewKV(limited, tokens, s.guard, s.cfg.MaxValueBytes)
+	kv.BatchesTo(limited.Background())
 	cluster := grpcapi.NewCluster(s.client, coord, grpcapi.About{Name: s.cfg.Name, Version: Version(), R: s.cfg.ReadQuorum,
 		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard})
-	s.api, err = httpapi.New(httpapi.Config{Store: coord, Tokens: tokens, KV: kv, Cluster: cluster, Ready: s.Ready, Guard: s.guard,
-		Admission: admission, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, SlowAfter: slowAfter,
+	s.api, err = httpapi.New(httpapi.Config{Store: limited, Tokens: tokens, KV: kv, Cluster: cluster, Ready: s.Ready, Guard: s.guard,
+		Admission: places, Overload: limited, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, SlowAfter: slowAfter,
 		Now: time.Now, Logger: s.log, Registerer: s.registry})
 	if err != nil {
 		return fmt.Errorf("http api: %w", err)
@@ -176,9 +184,15 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	// The longest a request may take, and time for a slow client to take the answer.
 	s.http.WriteTimeout = finishTime + 20*time.Second
 	s.admin = s.newHTTPServer(s.adminHandler())
-	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(admission, s.guard, slowAfter, s.log, s.registry), kv, cluster, s.Ready,
+	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(places, places.Reserved(), s.guard, slowAfter, s.log, s.registry), kv, cluster, s.Ready,
 		grpc.Creds(s.publicCredentials()))
 	return registerServerMetrics(s.registry, s)
+}
+
+// bodyRoom is how many bytes of bodies and answers may be held at once: a quarter of the memory limit that the process was
+// given by GOMEMLIMIT, or maxBodyBytes.
+func bodyRoom() int64 {
+	return min(maxBodyBytes, debug.SetMemoryLimit(-1)/4)
 }
 
 func (s *Server) newHTTPServer(h http.Handler) *http.Server {

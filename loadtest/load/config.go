@@ -29,6 +29,9 @@ type Config struct {
 	Duration time.Duration
 	// Operations is how many are measured; 0 for as many as Duration lets.
 	Operations int64
+	// GiveUp is how long an operation of an open loop that is due waits for a free connection before it is given up, as
+	// clients do that are many and do not queue; 0: until the end of the run, so that a slow target delays all behind it.
+	GiveUp time.Duration
 	// Timeout bounds each operation.
 	Timeout time.Duration
 	// Seed makes the choices of operations, keys and values.
@@ -76,6 +79,7 @@ func (c Config) Validate() error {
 	check(c.Operations >= 0, "operations: %d is negative", c.Operations)
 	check(c.Duration > 0 || c.Operations > 0, "neither a duration nor a number of operations ends the run")
 	check(c.Timeout >= time.Millisecond && c.Timeout <= maxLatency, "timeout: %v is not between 1ms and %v", c.Timeout, maxLatency)
+	check(c.GiveUp >= 0 && c.GiveUp <= MaxDuration, "give up: %v is not between 0 and %v", c.GiveUp, MaxDuration)
 	check(c.Every >= 10*time.Millisecond, "interval: %v is below 10ms", c.Every)
 	check(c.MaxCPUShare > 0 && c.MaxCPUShare <= 1, "largest CPU share: %v is not above 0 and at most 1", c.MaxCPUShare)
 	check(c.MaxLag > 0, "largest lag: %v is not positive", c.MaxLag)

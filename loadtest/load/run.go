@@ -148,9 +148,10 @@ func (r *runner) within(t time.Time) bool {
 
 func (r *runner) isOver(now time.Time) bool { return !r.finish.IsZero() && !now.Before(r.finish) }
 
-// tooLate says that an operation that was due is given up: the run's end is a timeout ago.
-func (r *runner) tooLate(now time.Time) bool {
-	return !r.finish.IsZero() && now.Sub(r.finish) > r.cfg.Timeout
+// tooLate says that an operation that was due is given up: no connection was free for as long as it waits for one, or the
+// run's end is a timeout ago.
+func (r *runner) tooLate(now, due time.Time) bool {
+	return r.cfg.GiveUp > 0 && now.Sub(due) > r.cfg.GiveUp || !r.finish.IsZero() && now.Sub(r.finish) > r.cfg.Timeout
 }
 
 func (r *runner) takeBudget() bool { return r.budget.Add(-1) >= 0 }

@@ -161,9 +161,10 @@ func (w *worker) openLoop(ctx context.Context) {
 		} else if r.within(due) {
 			w.late++
 		}
-		if r.tooLate(now) {
+		if r.tooLate(now, due) {
 			if r.within(due) {
 				w.abandoned++
+				w.live.notDone.Add(1)
 				w.notDone.record(now.Sub(due)) // it would have taken at least this long
 			}
 			continue

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,8 @@ type Config struct {
 	Secure bool
 	// NodeArgs and GatewayArgs are added to every command line.
 	NodeArgs, GatewayArgs []string
+	// NodeWrap and GatewayWrap, where set, are commands that run the programs, which are added to them: taskset, say.
+	NodeWrap, GatewayWrap []string
 	// Zones, where set, are dealt out to the nodes in turn.
 	Zones []string
 	// Places, where set, are the addresses of the hosts that processes run on and the words that start a command there:
@@ -147,7 +150,7 @@ func (c *Cluster) prepare(cfg Config, keyFile string) error {
 	}
 	var gossip, grpc []string
 	for i := range cfg.Nodes {
-		prefix := ports.place(cfg.Places, i)
+		prefix := append(ports.place(cfg.Places, i), cfg.NodeWrap...)
 		p := &Process{
 			prefix: prefix,
 			Name:   fmt.Sprintf("node%d", i+1), Kind: "storage node", program: filepath.Join(cfg.Bin, "dotring-storagenode"),
@@ -166,7 +169,7 @@ func (c *Cluster) prepare(cfg Config, keyFile string) error {
 		p.args = append(append(p.args, beyond...), cfg.NodeArgs...)
 	}
 	for i := range cfg.Gateways {
-		prefix := ports.place(cfg.Places, cfg.Nodes+i)
+		prefix := append(ports.place(cfg.Places, cfg.Nodes+i), cfg.GatewayWrap...)
 		p := &Process{
 			prefix: prefix,
 			Name:   fmt.Sprintf("gateway%d", i+1), Kind: "gateway", program: filepath.Join(cfg.Bin, "dotring-gateway"),
@@ -194,7 +197,7 @@ func (p *portPicker) place(places []Place, i int) []string {
 		return nil
 	}
 	p.host = places[i].Host
-	return places[i].Prefix
+	return slices.Clone(places[i].Prefix)
 }
 
 func (p *portPicker) pick(port int) string {

@@ -137,7 +137,7 @@ func (s *KV) batchRead(ctx context.Context, item batchKey, r, id string, room *a
 	if err != nil {
 		return found{}, err
 	}
-	got, err := s.read(ctx, reading{key: key, r: r, requestID: id})
+	got, err := s.forItems().read(ctx, reading{key: key, r: r, requestID: id})
 	if err != nil {
 		return found{}, err
 	}
@@ -205,7 +205,7 @@ func (s *KV) batchWrite(ctx context.Context, n int, timeout string, item func(i 
 		var err error
 		var done written
 		if w.key, err = keyOf(named); err == nil {
-			done, err = s.write(ctx, w)
+			done, err = s.forItems().write(ctx, w)
 		}
 		if err != nil {
 			p := problem.Of(err, true, id)

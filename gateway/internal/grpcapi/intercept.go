@@ -31,20 +31,25 @@ type Admission interface {
 type Interceptor struct {
 	admission Admission
 	guard     *access.Guard
+	cluster   Admission
 	slowAfter time.Duration
 	log       zerolog.Logger
 	burst     zerolog.Logger
 	metrics   *metrics
 }
 
-// NewInterceptor returns an interceptor. Callers are known to guard, which may be nil. Calls that take slowAfter or longer are logged as slow.
-func NewInterceptor(admission Admission, guard *access.Guard, slowAfter time.Duration, log zerolog.Logger, reg prometheus.Registerer) *Interceptor {
-	return &Interceptor{admission: admission, guard: guard, slowAfter: slowAfter, log: log,
+// NewInterceptor returns an interceptor. Calls of the Cluster service enter by cluster, all others by admission. Callers are known
+// to guard, which may be nil. Calls that take slowAfter or longer are logged as slow.
+func NewInterceptor(admission, cluster Admission, guard *access.Guard, slowAfter time.Duration, log zerolog.Logger,
+	reg prometheus.Registerer) *Interceptor {
+	return &Interceptor{admission: admission, cluster: cluster, guard: guard, slowAfter: slowAfter, log: log,
 		burst: log.Sample(&zerolog.BurstSampler{Burst: 50, Period: time.Second}), metrics: newMetrics(reg)}
 }
 
 // requestIDHeader is the metadata in which a client names a request, and in which the answer carries the name.
 const requestIDHeader = "kv-request-id"
+
+const clusterMethods = "/dotring.cluster.v1.Cluster/"
 
 // Unary is the grpc.UnaryServerInterceptor.
 func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (
@@ -67,13 +72,17 @@ func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServer
 	if m, ok := req.(proto.Message); ok {
 		size = int64(proto.Size(m))
 	}
+	admission := i.admission
+	if strings.HasPrefix(info.FullMethod, clusterMethods) {
+		admission = i.cluster
+	}
 	var who *access.Principal
 	if who, err = i.authorize(ctx, info.FullMethod, id); err == nil {
-		if i.admission.Enter(size) {
+		if admission.Enter(size) {
 			i.metrics.inFlight.Inc()
 			res, err = i.call(access.With(edge.WithRequestID(ctx, id), who), req, method, handler)
 			i.metrics.inFlight.Dec()
-			i.admission.Leave(size)
+			admission.Leave(size)
 		} else {
 			i.metrics.rejected.Inc()
 			err = problem.ErrOverloaded

@@ -31,6 +31,8 @@ type KV struct {
 	tokens        edge.Tokens
 	guard         *access.Guard
 	maxValueBytes int
+	// items serves the items of batches; nil: this one does.
+	items *KV
 }
 
 // NewKV returns the service over store, for those whom guard lets; nil lets everybody. No value is larger than
@@ -53,6 +55,17 @@ func allow(ctx context.Context, guard *access.Guard, action access.Action, key [
 		guard.Denied(who, edge.RequestID(ctx), fmt.Sprintf("%s %q", action, key))
 	}
 	return err
+}
+
+// BatchesTo makes the items of batches go to another store, before the first call.
+func (s *KV) BatchesTo(store Store) { s.items = NewKV(store, s.tokens, s.guard, s.maxValueBytes) }
+
+// forItems returns what serves the items of a batch.
+func (s *KV) forItems() *KV {
+	if s.items != nil {
+		return s.items
+	}
+	return s
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

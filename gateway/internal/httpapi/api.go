@@ -27,7 +27,15 @@ type Store interface {
 	Put(ctx context.Context, r coordinator.PutRequest) (coordinator.PutResult, error)
 }
 
-// Config is what New needs. All fields but CORSOrigins and Guard must be set.
+// Overload is what the store knows of the load on it.
+type Overload interface {
+	// Full says whether a read, or a write, would be refused now. Background operations leave room for the others.
+	Full(write, background bool) bool
+	// Hold returns how long a connection is not to be read after a request on it was refused.
+	Hold() time.Duration
+}
+
+// Config is what New needs. All fields but CORSOrigins, Guard and Overload must be set.
 type Config struct {
 	Store  Store
 	Tokens edge.Tokens
@@ -40,6 +48,8 @@ type Config struct {
 	Guard *access.Guard
 	// Admission bounds the requests under way, together with those over gRPC.
 	Admission *Admission
+	// Overload, where not nil, says what the store would refuse.
+	Overload Overload
 	// MaxValueBytes is the size of the largest value.
 	MaxValueBytes int
 	// CORSOrigins are origins as browsers send them, or "*"; none switches CORS off.
@@ -206,7 +216,28 @@ func (a *API) end(x *exchange, r *http.Request) {
 func (a *API) finish(x *exchange, r *http.Request) {
 	a.observe(x, r)
 	x.release()
+	w, refused := x.ResponseWriter, x.status == http.StatusTooManyRequests
 	a.exchanges.put(x)
+	if refused && a.cfg.Overload != nil {
+		a.holdBack(w, r)
+	}
+}
+
+// holdBack leaves the connection of a refused request unread for a while, once the answer is on its way. Retry-After asked
+// for as much; a client that heeds it notices nothing. Streams of one HTTP/2 connection are not each other's keepers.
+func (a *API) holdBack(w http.ResponseWriter, r *http.Request) {
+	hold := a.cfg.Overload.Hold()
+	if hold <= 0 || r.ProtoMajor != 1 || http.NewResponseController(w).Flush() != nil {
+		return
+	}
+	wait := time.NewTimer(hold)
+	defer wait.Stop()
+	a.metrics.heldBack.Inc()
+	defer a.metrics.heldBack.Dec()
+	select {
+	case <-wait.C:
+	case <-r.Context().Done(): // the client is gone
+	}
 }
 
 func (a *API) healthz(x *exchange, r *http.Request) {

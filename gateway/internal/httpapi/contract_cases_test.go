@@ -93,10 +93,12 @@ func fault(kind coordinator.Kind, err error) error {
 		Name: "a", Did: "read", Detail: "refused", At: time.Millisecond, Clock: causal.Vector{{Actor: causal.Actor{1}, Counter: 1 << 60}}}}}
 }
 
-// full returns an admission without a free place.
+// full returns an admission without a free place, not even among those that are reserved.
 func full() *httpapi.Admission {
 	a := httpapi.NewAdmission(1, 1<<20)
 	a.Enter(0)
+	for a.Reserved().Enter(0) {
+	}
 	return a
 }
 

@@ -19,24 +19,25 @@ import (
 // the router without a context value. It belongs to one goroutine and is used again after the request.
 type exchange struct {
 	http.ResponseWriter
-	api       *API
-	op        op
-	write     bool // the request is a write, so that its problems carry an outcome
-	kv        bool // the path is under /v1/kv
-	admitted  bool
-	bodyUsed  bool // the body was read to its end, or failed
-	named     bool // the client named the request
-	idFault   error
-	bodyRoom  int64 // bytes reserved for the body
-	status    int
-	bytesIn   int64
-	bytesOut  int64
-	started   time.Time
-	requestID string
-	who       *access.Principal // who asks; nil where everybody may do everything
-	values    *[6]string        // backing of the header values of this answer; not used again
-	valuesLen int
-	err       error // what the answer was made of, for the log
+	api      *API
+	op       op
+	write    bool // the request is a write, so that its problems carry an outcome
+	kv       bool // the path is under /v1/kv
+	bodyUsed bool // the body was read to its end, or failed
+	named    bool // the client named the request
+	idFault  error
+	bodyRoom int64 // bytes reserved for the body, and taken by the answer
+	// admittedBy is where the exchange took a place; nil: nowhere.
+	admittedBy *Admission
+	status     int
+	bytesIn    int64
+	bytesOut   int64
+	started    time.Time
+	requestID  string
+	who        *access.Principal // who asks; nil where everybody may do everything
+	values     *[6]string        // backing of the header values of this answer; not used again
+	valuesLen  int
+	err        error // what the answer was made of, for the log
 }
 
 type exchangePool struct{ pool sync.Pool }
@@ -256,19 +257,35 @@ func (x *exchange) readOnly(r *http.Request) bool {
 }
 
 // admit takes a place among the requests under way, and room for a body of up to bodyBytes; without one it answers 429.
+// What the store would refuse is refused here, before its body is read.
 func (x *exchange) admit(r *http.Request, bodyBytes int64) bool {
-	if !x.api.cfg.Admission.Enter(bodyBytes) {
+	by, background := x.api.cfg.Admission, x.op >= opBatchGet && x.op <= opBatchDelete
+	switch {
+	case x.op == opCluster:
+		by = by.Reserved()
+	case x.api.cfg.Overload != nil && x.api.cfg.Overload.Full(x.write, background):
+		by = nil
+	}
+	if by == nil || !by.Enter(bodyBytes) {
 		x.api.metrics.rejected.Inc()
 		x.fail(r, problem.ErrOverloaded)
 		return false
 	}
-	x.admitted, x.bodyRoom = true, bodyBytes
+	x.admittedBy, x.bodyRoom = by, bodyBytes
 	return true
 }
 
+// hold takes room for n bytes of an answer.
+func (x *exchange) hold(n int) {
+	if x.admittedBy != nil {
+		x.admittedBy.Hold(int64(n))
+		x.bodyRoom += int64(n)
+	}
+}
+
 func (x *exchange) release() {
-	if x.admitted {
-		x.api.cfg.Admission.Leave(x.bodyRoom)
+	if x.admittedBy != nil {
+		x.admittedBy.Leave(x.bodyRoom)
 	}
 	x.api.metrics.inFlight.Dec()
 }

@@ -42,6 +42,7 @@ type metrics struct {
 	inFlight  prometheus.Gauge
 	rejected  prometheus.Counter
 	denied    prometheus.Counter
+	heldBack  prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -59,6 +60,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests refused at once because too many were under way."}),
 		denied: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "denied_total",
 			Help: "Requests refused because their sender is not known or may not do that."}),
+		heldBack: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "held_back_connections",
+			Help: "Connections that are not read for a while, since a request on them was refused."}),
 	}
 	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: ns, Subsystem: sub,
 		Name: "request_duration_seconds", Help: "Time from the request's header to the end of its answer.",
@@ -69,7 +72,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.durations[o] = durations.WithLabelValues(o.String())
 		m.counts[o].of = m.requests.MustCurryWith(prometheus.Labels{"op": o.String()})
 	}
-	reg.MustRegister(m.requests, durations, m.bytesIn, m.bytesOut, m.inFlight, m.rejected, m.denied)
+	reg.MustRegister(m.requests, durations, m.bytesIn, m.bytesOut, m.inFlight, m.rejected, m.denied, m.heldBack)
 	return m
 }
 

@@ -51,6 +51,9 @@ func (a *API) get(x *exchange, r *http.Request) {
 		x.fail(r, err)
 		return
 	}
+	for i := range res.Set.Siblings {
+		x.hold(len(res.Set.Siblings[i].Value))
+	}
 	x.Header()["Kv-Context"] = x.value(token)
 	if p.explain {
 		x.Header()["Kv-Explain"] = []string{explainHeader(res)}

@@ -19,6 +19,7 @@ type commands struct {
 	Run        runCommand        `cmd:"" help:"Load a store and measure it."`
 	Compare    compareCommand    `cmd:"" help:"Start dotring and etcd, load them in turn, and print their ratio."`
 	Floor      floorCommand      `cmd:"" help:"Measure what the parts of an operation cost alone, and what it costs a cluster."`
+	Soak       soakCommand       `cmd:"" help:"Measure a local cluster for long, and fail where it falls short."`
 	FloorServe floorServeCommand `cmd:"" hidden:"" help:"Serve one part, for floor."`
 }
 

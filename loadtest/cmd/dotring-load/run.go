@@ -39,6 +39,7 @@ type runCommand struct {
 	WarmUp      time.Duration `default:"2s" help:"Time before the measured part."`
 	Duration    time.Duration `short:"d" default:"10s" help:"Length of the measured part; 0 with --operations alone."`
 	Operations  int64         `short:"n" default:"0" help:"End after so many measured operations."`
+	GiveUp      time.Duration `default:"0" help:"How long an operation of an open loop waits for a free connection before it is given up; 0: to the end."`
 	Timeout     time.Duration `default:"5s" help:"Bound of each operation."`
 	Seed        uint64        `default:"1" help:"Of keys, values and the order of operations."`
 	Fill        bool          `default:"true" negatable:"" help:"Write all records first."`
@@ -68,7 +69,7 @@ func (c *runCommand) Run(ctx context.Context) error {
 	}
 	cfg := load.Default()
 	cfg.Connections, cfg.Rate, cfg.WarmUp, cfg.Duration, cfg.Operations = c.Connections, c.Rate, c.WarmUp, c.Duration, c.Operations
-	cfg.Timeout, cfg.Seed, cfg.MaxCPUShare, cfg.MaxLag = c.Timeout, c.Seed, c.MaxCPU, c.MaxLag
+	cfg.Timeout, cfg.GiveUp, cfg.Seed, cfg.MaxCPUShare, cfg.MaxLag = c.Timeout, c.GiveUp, c.Seed, c.MaxCPU, c.MaxLag
 	screen := newProgress(os.Stderr)
 	cfg.Progress = screen.show
 	run, err := c.measure(ctx, cfg, spec, tgt, screen)
