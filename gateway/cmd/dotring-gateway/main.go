@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -37,9 +39,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "dotring-gateway: bad configuration\n%v\n", err)
 		return 2
 	}
-	if cfg.MemoryLimit > 0 {
-		debug.SetMemoryLimit(cfg.MemoryLimit)
-	}
+	slack := gcSlack(cfg.MemoryLimit)
+	defer runtime.KeepAlive(slack)
 	log := newLogger(cfg, stderr)
 	srv, err := server.New(cfg, log)
 	if err != nil {
@@ -59,6 +60,23 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// slackBytes is how much garbage may gather, beside as much as is in use, before it is collected.
+const slackBytes = 64 << 20
+
+// gcSlack sets the soft memory limit, where one is given, and returns memory that must stay reachable and is never
+// touched. A gateway has a few MiB in use, so that by itself the runtime would collect garbage fifty times a second. The
+// system gives untouched memory no pages, but the runtime counts it as in use, and so collects 64 MiB later; its limit is
+// moved by as much, to mean what it says. A higher GOGC would multiply what is in use when large values pass through.
+func gcSlack(limit int64) []byte {
+	if limit == 0 {
+		limit = debug.SetMemoryLimit(-1) // GOMEMLIMIT, or none
+	}
+	if limit < math.MaxInt64-slackBytes {
+		debug.SetMemoryLimit(limit + slackBytes)
+	}
+	return make([]byte, slackBytes)
 }
 
 func newLogger(cfg config.Config, out io.Writer) zerolog.Logger {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -111,7 +113,7 @@ func New(cfg Config) (*API, error) {
 }
 
 func (a *API) routes() {
-	a.router.HandleFunc(kvPrefix+"*", a.handle(opKV, a.serveKV))
+	a.router.HandleFunc(kvPrefix+"*", a.handle(opKV, a.serveKV)) // ServeHTTP goes there by itself
 	for verb, op := range map[string]op{"batchGet": opBatchGet, "batchPut": opBatchPut, "batchDelete": opBatchDelete} {
 		for _, colon := range []string{":", "%3A", "%3a"} {
 			a.router.HandleFunc("/v1/kv"+colon+verb, a.handle(op, a.batch))
@@ -131,21 +133,13 @@ func (a *API) routes() {
 
 // unknownMethod answers a request whose method the router does not even know, on a path that it may.
 func (a *API) unknownMethod(x *exchange, r *http.Request) {
-	path := r.URL.RawPath
-	if path == "" {
-		path = r.URL.Path
-	}
-	allow := ""
-	switch pattern := a.router.Find(chi.NewRouteContext(), http.MethodGet, path); pattern {
-	case "":
+	path := rawPath(r.URL)
+	if a.router.Find(chi.NewRouteContext(), http.MethodGet, path) == "" {
 		x.fail(r, problem.ErrNoPath)
 		return
-	case kvPrefix + "*":
-		allow = allowKV
-	default:
-		allow = allowRead
 	}
-	if len(path) > len("/v1/kv") && path[:len("/v1/kv")] == "/v1/kv" && allow == allowRead {
+	allow := allowRead
+	if strings.HasPrefix(path, "/v1/kv") {
 		allow = http.MethodPost
 	}
 	x.methodNotAllowed(r, allow)
@@ -168,7 +162,20 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.cors != nil && a.cors.handle(x, r) {
 		return
 	}
+	// Single keys need no router: it would copy the request and note wildcards for a path that parseKey reads anyway.
+	if strings.HasPrefix(rawPath(r.URL), kvPrefix) {
+		a.run(opKV, a.serveKV, x, r)
+		return
+	}
 	a.router.ServeHTTP(x, r)
+}
+
+// rawPath returns the path as it was sent, where that is not how it would be spelled by default.
+func rawPath(u *url.URL) string {
+	if u.RawPath != "" {
+		return u.RawPath
+	}
+	return u.Path
 }
 
 // handler is a handler of this package: the answer goes to x.
@@ -182,15 +189,20 @@ func (a *API) handle(o op, h handler) http.HandlerFunc {
 			http.Error(w, "misrouted", http.StatusInternalServerError)
 			return
 		}
-		x.op = o
-		if o == opBatchGet {
-			x.write = false // a read, though it is posted
-		}
-		if a.cfg.Guard != nil && !x.enter(r) {
-			return
-		}
-		h(x, r)
+		a.run(o, h, x, r)
 	}
+}
+
+// run is how every handler is called, by the router or without it.
+func (a *API) run(o op, h handler, x *exchange, r *http.Request) {
+	x.op = o
+	if o == opBatchGet {
+		x.write = false // a read, though it is posted
+	}
+	if a.cfg.Guard != nil && !x.enter(r) {
+		return
+	}
+	h(x, r)
 }
 
 // end finishes an exchange, after a panic too.
