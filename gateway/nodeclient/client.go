@@ -139,6 +139,15 @@ func (c *Client) GetNode(ctx context.Context, id ring.NodeID) (*storagev1.GetNod
 	return storagev1.NewStorageClient(p.conns[0]).GetNode(ctx, &storagev1.GetNodeRequest{})
 }
 
+// GetTasks asks a node what it has to do besides serving. Errors are ErrNotConnected, or those of gRPC.
+func (c *Client) GetTasks(ctx context.Context, id ring.NodeID, req *storagev1.GetTasksRequest) (*storagev1.GetTasksResponse, error) {
+	p, ok := (*c.peers.Load())[id]
+	if !ok {
+		return nil, ErrNotConnected
+	}
+	return storagev1.NewStorageClient(p.conns[0]).GetTasks(ctx, req)
+}
+
 // ContextKeysAgree says whether this gateway shares a context key with the others, as far as the connected nodes know:
 // each tells the keys of the gateway that has been connected to it longest. The reason is for people.
 func (c *Client) ContextKeysAgree() (agree bool, reason string) {

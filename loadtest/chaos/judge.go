@@ -30,7 +30,7 @@ func (w *world) judge(ctx context.Context, res *Result) error {
 	if err := w.converge(ctx); err != nil {
 		w.rec.broken("after healing: " + err.Error())
 	}
-	w.tally.mark("hints are delivered and a whole round of comparisons has found nothing")
+	w.tally.mark("the cluster's sync point is reached: no hint is left, and no difference")
 	if err := w.cluster.Stop(stopTime); err != nil {
 		return err
 	}
@@ -70,57 +70,26 @@ func (w *world) judge(ctx context.Context, res *Result) error {
 	return nil
 }
 
-// converge waits until no node keeps hints, and each has compared with all others twice and found nothing.
+// converge waits for the cluster's own sync point: all hints delivered, all differences fetched. A second one has nothing
+// left to do.
 func (w *world) converge(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, convergeTime)
 	defer cancel()
-	err := w.cluster.Poll(ctx, func() error {
-		for _, p := range w.cluster.Nodes {
-			if n, err := w.cluster.Metric(ctx, p, "dotring_kv_hints "); err != nil || n > 0 {
-				return errors.Join(err, fmt.Errorf("%s keeps %v hints", p.Name, n))
-			}
-		}
-		return nil
-	})
+	if err := w.cluster.Repair(ctx, w.cluster.Gateways[0]); err != nil {
+		return err
+	}
+	before, err := w.repaired(ctx)
 	if err != nil {
 		return err
 	}
-	for {
-		before, err := w.repaired(ctx)
-		if err != nil {
-			return err
-		}
-		if err := w.rounds(ctx, float64(2*(w.cfg.Nodes-1))); err != nil {
-			return err
-		}
-		after, err := w.repaired(ctx)
-		if err != nil || after == before {
-			return err
-		}
-		w.tally.say("       %v keys repaired, comparing again", after-before)
+	if err := w.cluster.Repair(ctx, w.cluster.Gateways[0]); err != nil {
+		return err
 	}
-}
-
-// rounds waits until every node has ended n more whole comparisons.
-func (w *world) rounds(ctx context.Context, n float64) error {
-	const name = `dotring_antientropy_rounds_total{outcome="whole"}`
-	for _, p := range w.cluster.Nodes {
-		before, err := w.cluster.Metric(ctx, p, name)
-		if err != nil {
-			return err
-		}
-		err = w.cluster.Poll(ctx, func() error {
-			now, err := w.cluster.Metric(ctx, p, name)
-			if err == nil && now < before+n {
-				err = fmt.Errorf("%s ended %v of %v whole comparisons", p.Name, now-before, n)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	after, err := w.repaired(ctx)
+	if err == nil && after != before {
+		err = fmt.Errorf("%v keys were repaired after the sync point", after-before)
 	}
-	return nil
+	return err
 }
 
 func (w *world) repaired(ctx context.Context) (sum float64, err error) {

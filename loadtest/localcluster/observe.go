@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 )
@@ -58,4 +59,28 @@ func (c *Cluster) NodeIDs(ctx context.Context, gateway *Process) ([]string, erro
 		}
 	}
 	return out, nil
+}
+
+// Repair returns when all hints and differences that are in the cluster now are gone, or with ctx.
+func (c *Cluster) Repair(ctx context.Context, gateway *Process) error {
+	ask := `{"timeout":"1s"}`
+	return c.Poll(ctx, func() error {
+		body, err := c.send(ctx, http.MethodPost, "http://"+gateway.HTTP+"/v1/cluster:repair", ask)
+		if err != nil {
+			return err
+		}
+		var got struct {
+			Done    bool
+			Token   string
+			Waiting []struct{ Node, Kind, Peer string }
+		}
+		if err := json.Unmarshal(body, &got); err != nil {
+			return fmt.Errorf("read the answer of repair: %w", err)
+		}
+		if got.Done {
+			return nil
+		}
+		ask = fmt.Sprintf(`{"timeout":"1s","token":%q}`, got.Token)
+		return fmt.Errorf("still waited for: %v", got.Waiting)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 )
 
 // errEnded says that a process that should run has ended: waiting is in vain.
@@ -64,8 +65,12 @@ func (c *Cluster) gatewayReady(ctx context.Context, g *Process, settled int) err
 	return nil
 }
 
-func (c *Cluster) get(ctx context.Context, url string) (body []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (c *Cluster) get(ctx context.Context, url string) ([]byte, error) {
+	return c.send(ctx, http.MethodGet, url, "")
+}
+
+func (c *Cluster) send(ctx context.Context, method, url, what string) (body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(what))
 	if err != nil {
 		return nil, fmt.Errorf("build request: %w", err)
 	}

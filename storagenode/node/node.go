@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -71,6 +72,7 @@ type Node struct {
 	log     zerolog.Logger
 	reg     *prometheus.Registry
 	started time.Time
+	life    [16]byte // random
 
 	sums    *antientropy.Sums
 	repair  *antientropy.Service
@@ -121,6 +123,9 @@ func New(cfg Config, deps Deps) (*Node, error) {
 
 // open takes all resources in order; Close releases those that were taken.
 func (n *Node) open(deps Deps) (err error) {
+	if _, err := io.ReadFull(rand.Reader, n.life[:]); err != nil {
+		return fmt.Errorf("draw a name for this life: %w", err)
+	}
 	if n.dir, err = datadir.Open(n.cfg.DataDir, rand.Reader, n.started); err != nil {
 		return err
 	}

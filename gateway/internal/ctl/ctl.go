@@ -73,6 +73,8 @@ type commands struct {
 	Get    getCommand    `cmd:"" help:"Write the value of a key to stdout."`
 	Put    putCommand    `cmd:"" help:"Store a value under a key."`
 	Delete deleteCommand `cmd:"" help:"Delete a key."`
+	Tasks  tasksCommand  `cmd:"" help:"List what runs besides requests: hints to deliver, comparisons between owners."`
+	Repair repairCommand `cmd:"" help:"Bring every copy up to date, and answer when that is done."`
 
 	Cert    certCommand    `cmd:"" help:"Make certificates."`
 	Token   tokenCommand   `cmd:"" help:"Make a token and its access rules."`

@@ -140,7 +140,7 @@ func unused(t *testing.T) string {
 
 func TestUnreachableGateway(t *testing.T) {
 	addr := unused(t)
-	for _, args := range []string{"status", "nodes", "key k", "get k", "put k v", "delete k"} {
+	for _, args := range []string{"status", "nodes", "key k", "get k", "put k v", "delete k", "tasks", "repair --wait"} {
 		r := run(t, terminals{}, "", nil, append(strings.Fields(args), "--gateway", "http://me:hunter2@"+addr)...)
 		if r.code != ExitError || r.stdout != "" {
 			t.Errorf("%s: exit code %d, stdout %q", args, r.code, r.stdout)

@@ -51,6 +51,15 @@ func nodes() *clusterv1.ListNodesResponse {
 	return &clusterv1.ListNodesResponse{Nodes: []*clusterv1.Node{node("node10", "alive", true, 0.1), lost, wide, node("node9", "alive", true, 0)}}
 }
 
+func tasks() *clusterv1.ListTasksResponse {
+	return &clusterv1.ListTasksResponse{Tasks: []*clusterv1.Task{
+		{Kind: "layout", State: "running", Detail: "to 8-ef56ab78, which waits for node3 to sync"},
+		{Node: "node1", Kind: "compare", Peer: "node2", State: "running", Done: 64, Total: 196, AgeSeconds: 61.44},
+		{Node: "node1", Kind: "compare", Peer: hostile, State: "waiting", Total: 196},
+		{Node: "node1", Kind: "hints", Peer: "node3", State: "running", Total: 1204, AgeSeconds: 12},
+		{Node: "node3", Kind: "unknown", State: "waiting", Detail: "no connection to the node"}}}
+}
+
 func held(actor string, counter uint64, value string) *clusterv1.ReplicaSibling {
 	return &clusterv1.ReplicaSibling{Actor: actor, Counter: counter, ContentType: "text/plain", Etag: hash1, ValueBytes: uint32(len(value)),
 		LastModified: when(int(counter)), Preview: []byte(value[:min(len(value), 256)])}
@@ -170,6 +179,15 @@ func TestTranscripts(t *testing.T) {
 		{name: "put-redirect", a: canned{307, []string{"Location", "http://elsewhere/"}, ""}, args: []string{"put", "cart", "apple"}},
 		{name: "delete", a: canned{200, jsonType, written}, args: []string{"delete", "cart"}},
 		{name: "delete-options", a: canned{200, jsonType, written}, args: []string{"delete", "cart", "-w", "all", "--context", "SEEN", "--no-sloppy", "--request-id", "mine", "-o", "json"}},
+		{name: "tasks", a: cluster(tasks()), args: []string{"tasks"}},
+		{name: "tasks-terminal", term: atTerminal, a: cluster(tasks()), args: []string{"tasks"}},
+		{name: "tasks-json", a: cluster(&clusterv1.ListTasksResponse{Tasks: tasks().Tasks[:1]}), args: []string{"tasks", "-o", "json"}},
+		{name: "tasks-none", a: cluster(&clusterv1.ListTasksResponse{}), args: []string{"tasks"}},
+		{name: "repair", a: cluster(&clusterv1.RepairResponse{Token: "TOKEN", Waiting: tasks().Tasks}), args: []string{"repair", "--node", "node1"}},
+		{name: "repair-done", a: cluster(&clusterv1.RepairResponse{Done: true}), args: []string{"repair", "--wait"}},
+		{name: "repair-json", a: cluster(&clusterv1.RepairResponse{Done: true}), args: []string{"repair", "--wait", "-o", "json", "--key-prefix", "cart/"}},
+		{name: "help-tasks", args: []string{"tasks", "--help"}},
+		{name: "help-repair", args: []string{"repair", "--help"}},
 		{name: "help", args: []string{"--help"}},
 		{name: "help-status", args: []string{"status", "--help"}},
 		{name: "help-nodes", args: []string{"nodes", "--help"}},

@@ -26,6 +26,7 @@ type Nodes interface {
 	State() *nodeclient.State
 	Health(id ring.NodeID) nodeclient.Health
 	GetNode(ctx context.Context, id ring.NodeID) (*storagev1.GetNodeResponse, error)
+	GetTasks(ctx context.Context, id ring.NodeID, req *storagev1.GetTasksRequest) (*storagev1.GetTasksResponse, error)
 	ContextKeysAgree() (agree bool, reason string)
 }
 

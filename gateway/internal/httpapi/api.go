@@ -119,8 +119,11 @@ func (a *API) routes() {
 			a.router.HandleFunc("/v1/kv"+colon+verb, a.handle(op, a.batch))
 		}
 	}
-	for _, path := range []string{"status", "nodes", "layout"} {
+	for _, path := range []string{"status", "nodes", "layout", "tasks"} {
 		a.router.HandleFunc("/v1/cluster/"+path, a.handle(opCluster, a.cluster))
+	}
+	for _, colon := range []string{":", "%3A", "%3a"} {
+		a.router.HandleFunc("/v1/cluster"+colon+"repair", a.handle(opCluster, a.repair))
 	}
 	a.router.HandleFunc(inspectPrefix+"*", a.handle(opInspect, a.inspect))
 	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
@@ -139,7 +142,7 @@ func (a *API) unknownMethod(x *exchange, r *http.Request) {
 		return
 	}
 	allow := allowRead
-	if strings.HasPrefix(path, "/v1/kv") {
+	if strings.HasPrefix(path, "/v1/kv") || strings.HasPrefix(path, "/v1/cluster:") || strings.HasPrefix(path, "/v1/cluster%") {
 		allow = http.MethodPost
 	}
 	x.methodNotAllowed(r, allow)

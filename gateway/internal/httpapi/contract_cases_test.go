@@ -121,6 +121,7 @@ func drive(t *testing.T) *served {
 	for _, verb := range []string{"Get", "Put", "Delete"} {
 		d.batches(verb)
 	}
+	d.repair()
 	d.outside()
 	d.probe()
 	return d.served
@@ -290,7 +291,7 @@ func (d *driver) batches(verb string) {
 func (d *driver) cluster(m string) {
 	d.t.Helper()
 	named := header("Kv-Request-Id", "look-1")
-	for _, path := range []string{"status", "nodes", "layout", "keys/both"} {
+	for _, path := range []string{"status", "nodes", "layout", "tasks", "keys/both"} {
 		target := "/v1/cluster/" + path
 		d.good(200, call{m, target, named, ""})
 		d.bad(400, call{m, target + "?verbose=1", nil, ""})
@@ -314,6 +315,41 @@ func (d *driver) cluster(m string) {
 	d.good(200, call{m, "/v1/cluster/keys/%FE%FF", nil, ""})
 	d.good(200, call{m, "/v1/cluster/keys/none", nil, ""})
 	d.bad(400, call{m, "/v1/cluster/keys/", nil, ""})
+}
+
+func (d *driver) repair() {
+	d.t.Helper()
+	target, all := "/v1/cluster:repair", `{"timeout":"5s"}`
+	d.good(200, call{"POST", target, header("Kv-Request-Id", "repair-1", "Content-Type", "application/json"), all})
+	d.good(200, call{"POST", "/v1/cluster%3Arepair", nil, `{"node":"a","timeout":"5s"}`})
+	d.good(200, call{"POST", "/v1/cluster%3arepair", nil, `{"key_prefix":"k","timeout":"5s"}`})
+	away := d.on()
+	away.h.nodes.Away["c"] = true
+	var begun struct{ Token string }
+	if err := json.Unmarshal(away.good(200, call{"POST", target, nil, "{}"}).body, &begun); err != nil || begun.Token == "" {
+		d.t.Fatalf("no token: %v", err)
+	}
+	away.h.nodes.Away["c"] = false
+	away.good(200, call{"POST", target, nil, fmt.Sprintf(`{"token":%q,"timeout":"5s"}`, begun.Token)})
+	d.bad(400, call{"POST", target + "?dry_run=true", nil, all})
+	d.bad(400, call{"POST", target, nil, `{"timeout":"90s"}`})
+	d.good(200, call{"POST", target, nil, `{"node":"a","key_prefix":"k","timeout":"5s"}`})
+	d.good(200, call{"POST", target, nil, `{"key_prefix_base64":"//8=","timeout":"5s"}`})
+	d.raw(400, call{"POST", target, nil, ""}, "POST "+target+" HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n{", true)
+	d.bad(400, call{"POST", target, nil, `{"token":"x"}`})
+	d.bad(400, call{"POST", target, nil, `{"node":"nobody"}`})
+	d.bad(400, call{"POST", target, nil, "{"})
+	d.bad(400, call{"POST", target, header("Kv-Request-Id", ""), all})
+	d.bad(413, call{"POST", target, nil, strings.Repeat(" ", 3<<20+1)})
+	d.bad(414, call{"POST", tooLong(target), nil, all})
+	d.bad(415, call{"POST", target, header("Content-Encoding", "gzip"), all})
+	d.on(func(c *httpapi.Config) { c.Admission = full() }).good(429, call{"POST", target, nil, all})
+	d.on(func(c *httpapi.Config) { c.Cluster = grpcapi.NewCluster(nil, nil, grpcapi.About{}) }).good(500, call{"POST", target, nil, all})
+	ignorant := d.on()
+	ignorant.h.nodes.Unknown = true
+	ignorant.good(503, call{"POST", target, nil, all})
+	late := d.on(func(c *httpapi.Config) { c.Now = func() time.Time { return time.Now().Add(-time.Hour) } })
+	late.raw(504, call{"POST", target, nil, ""}, "POST "+target+" HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n", false)
 }
 
 func (d *driver) service(m string) {

@@ -49,6 +49,7 @@ func pathOf(target string) string {
 	}
 	for _, colon := range []string{"%3A", "%3a"} {
 		path = strings.Replace(path, "/v1/kv"+colon, "/v1/kv:", 1)
+		path = strings.Replace(path, "/v1/cluster"+colon, "/v1/cluster:", 1)
 	}
 	return path
 }

@@ -124,6 +124,28 @@ func (a *API) batchBody(x *exchange, r *http.Request) ([]byte, error) {
 	return body, err
 }
 
+// repair serves the sync point of repair: POST with a JSON body. It lasts as long as the body says, so that it is admitted
+// without room for values and holds a place alone.
+func (a *API) repair(x *exchange, r *http.Request) {
+	if r.Method != http.MethodPost {
+		x.methodNotAllowed(r, http.MethodPost)
+		return
+	}
+	x.Header()["Content-Security-Policy"] = a.common.sandbox // as of all that is posted
+	if !x.admit(r, 0) {
+		return
+	}
+	body, err := a.batchBody(x, r)
+	if err != nil {
+		x.fail(r, err)
+		return
+	}
+	again := *r
+	again.Body, again.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	x.Header()["Cache-Control"] = a.common.noStore
+	a.transcode.ServeHTTP(x, &again)
+}
+
 // cluster serves what is asked of the cluster without a key.
 func (a *API) cluster(x *exchange, r *http.Request) {
 	if !x.readOnly(r) || !x.admit(r, 0) {

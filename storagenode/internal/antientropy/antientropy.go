@@ -87,11 +87,13 @@ type Service struct {
 	log      zerolog.Logger
 	metrics  *metrics
 	serving  chan struct{} // tokens of listings and fetches being served
-	kick     chan struct{} // has room for one; all peers are due
+	anew     chan struct{} // has room for one; all peers are to be compared with from the beginning
 	repaired atomic.Uint64
 
 	mu        sync.Mutex
 	exchanges map[ring.NodeID]*exchange // changed by Run's goroutine alone; last is read by others
+
+	ranges ring.LayoutID // whose ranges exchanges are about; guarded by mu
 
 	// The rest belongs to Run's goroutine.
 	layout ring.LayoutID
@@ -108,6 +110,13 @@ type exchange struct {
 	fails int
 	alive bool
 	actor causal.Actor
+
+	// thorough: what changes meanwhile is fetched as well, so that no difference that was there is left.
+	thorough bool
+	wholeAt  time.Time // when the last whole comparison began; zero before there is one. Guarded by mu.
+	// For others to read: whether it is under way, how many ranges are done with, and of how many.
+	running           atomic.Bool
+	rangesDone, total atomic.Int32
 }
 
 // NewSums returns the sums of a store that is still to be opened, with them as its observer.
@@ -122,7 +131,7 @@ func NewSums(logger zerolog.Logger, reg prometheus.Registerer) (*Sums, error) {
 // New returns a service that answers others, and compares once Run is called.
 func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg, log: cfg.Logger, metrics: cfg.Sums.metrics, serving: make(chan struct{}, servedMax),
-		kick: make(chan struct{}, 1), exchanges: make(map[ring.NodeID]*exchange)}
+		anew: make(chan struct{}, 1), exchanges: make(map[ring.NodeID]*exchange)}
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(s); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
@@ -148,20 +157,42 @@ func (s *Service) Run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-changed:
 		case <-timer.C:
-		case <-s.kick:
+		case <-s.anew:
 			for _, x := range s.exchanges {
-				x.due = time.Time{}
+				x.due, x.began, x.fails, x.thorough = time.Time{}, time.Time{}, 0, true
 			}
 		}
 	}
 }
 
-// Kick makes every peer due now. It never blocks.
-func (s *Service) Kick() {
+// CompareAnew has every peer compared with from the beginning as soon as can be, and all that differs fetched. It never
+// blocks.
+func (s *Service) CompareAnew() {
 	select {
-	case s.kick <- struct{}{}:
+	case s.anew <- struct{}{}:
 	default:
 	}
+}
+
+// Task is the comparison with one peer.
+type Task struct {
+	Peer         ring.NodeID
+	Running      bool
+	Done, Ranges int
+	// Whole is when the last whole comparison began; zero before there is one.
+	Whole time.Time
+}
+
+// Tasks lists the comparisons, one for each node that shares ranges in a layout; that is zero before there is one.
+func (s *Service) Tasks() (ring.LayoutID, []Task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Task, 0, len(s.exchanges))
+	for id, x := range s.exchanges {
+		out = append(out, Task{Peer: id, Running: x.running.Load(), Done: int(x.rangesDone.Load()), Ranges: int(x.total.Load()), Whole: x.wholeAt})
+	}
+	slices.SortFunc(out, func(a, b Task) int { return a.Peer.Compare(b.Peer) })
+	return s.ranges, out
 }
 
 // Repaired counts the keys whose record here was changed by what a peer held.
@@ -241,6 +272,7 @@ func (s *Service) agreed() *ring.Layout {
 func (s *Service) look(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ranges = s.layout
 	members := make(map[ring.NodeID]membership.Member)
 	for _, m := range s.cfg.Members() {
 		members[m.ID] = m
@@ -253,9 +285,10 @@ func (s *Service) look(now time.Time) {
 	for id := range s.shares {
 		x := s.exchanges[id]
 		if x == nil {
-			x = &exchange{last: now}
+			x = &exchange{last: now, thorough: true}
 			s.exchanges[id] = x
 		}
+		x.total.Store(int32(len(s.shares[id])))
 		m := members[id]
 		alive := m.Status == membership.Alive && m.GRPCAddr != ""
 		if alive && (!x.alive || m.Actor != x.actor) {
@@ -281,7 +314,10 @@ func (s *Service) exchange(ctx context.Context, id ring.NodeID, x *exchange, lay
 	if x.began.IsZero() || x.next >= len(ranges) {
 		x.began, x.next, x.whole = time.Now(), 0, true
 	}
-	r := round{s: s, peer: id, layout: &storagev1.LayoutName{Epoch: layout.Epoch, Hash: layout.Hash[:]}, log: s.log.With().
+	x.running.Store(true)
+	defer x.running.Store(false)
+	x.rangesDone.Store(int32(x.next))
+	r := round{s: s, peer: id, thorough: x.thorough, layout: &storagev1.LayoutName{Epoch: layout.Epoch, Hash: layout.Hash[:]}, log: s.log.With().
 		Str("peer", s.nameOf(id)).Logger()}
 	err := r.compare(ctx, x, ranges)
 	if ctx.Err() != nil {
@@ -303,8 +339,9 @@ func (s *Service) exchange(ctx context.Context, id ring.NodeID, x *exchange, lay
 	if x.whole {
 		outcome = roundWhole
 		s.mu.Lock()
-		x.last = x.began
+		x.last, x.wholeAt = x.began, x.began
 		s.mu.Unlock()
+		x.thorough = false
 	}
 	s.metrics.rounds.WithLabelValues(outcome).Inc()
 	x.began = time.Time{}

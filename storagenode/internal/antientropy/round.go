@@ -58,6 +58,7 @@ type round struct {
 	waiting  []candidate // differing keys that are to be looked at again
 	perSlot  int         // of slots in one listing
 	partial  bool        // something could not be read or stored
+	thorough bool        // what changes is fetched as well
 	repaired int
 }
 
@@ -87,6 +88,7 @@ func (r *round) compare(ctx context.Context, x *exchange, ranges []ring.Range) e
 			return err
 		}
 		x.next += len(group)
+		x.rangesDone.Store(int32(x.next))
 		x.whole = x.whole && !r.partial
 	}
 	return nil
@@ -272,7 +274,7 @@ func (r *round) fetchWaiting(ctx context.Context) error {
 		switch {
 		case err != nil:
 			r.lost(c.key, err)
-		case now != c.mine:
+		case now != c.mine && !r.thorough:
 			r.s.metrics.passing.Inc()
 		default:
 			keys = append(keys, c.key)

@@ -178,6 +178,10 @@ type Nodes struct {
 	Gossip  map[string]string
 	Agree   bool
 	Unknown bool
+	// Tasks, where set, is what nodes tell of their tasks. Otherwise each has just compared with all others.
+	Tasks func(id ring.NodeID, req *storagev1.GetTasksRequest) *storagev1.GetTasksResponse
+	asked uint64
+	mu    sync.Mutex
 }
 
 // ClusterID is the id of every cluster here.
@@ -240,6 +244,24 @@ func (n *Nodes) Health(id ring.NodeID) nodeclient.Health {
 func (n *Nodes) GetNode(_ context.Context, id ring.NodeID) (*storagev1.GetNodeResponse, error) {
 	return &storagev1.GetNodeResponse{Id: id[:], Keys: 7, DiskBytes: 1 << 54, Engine: "goleveldb",
 		StartUnixMs: uint64(Now.UnixMilli()), Acked: &storagev1.LayoutName{Epoch: 2}}, nil
+}
+
+// GetTasks implements the interface of the cluster service.
+func (n *Nodes) GetTasks(_ context.Context, id ring.NodeID, req *storagev1.GetTasksRequest) (*storagev1.GetTasksResponse, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.Tasks != nil {
+		return n.Tasks(id, req), nil
+	}
+	n.asked++
+	l := n.View.ReadLayout().ID()
+	out := &storagev1.GetTasksResponse{Life: id[:], NowNs: n.asked, Layout: &storagev1.LayoutName{Epoch: l.Epoch, Hash: l.Hash[:]}}
+	for _, m := range n.View.ReadLayout().Members() {
+		if m.ID != id {
+			out.Compares = append(out.Compares, &storagev1.CompareTask{Peer: m.ID[:], WholeNs: n.asked + 1, Ranges: 4})
+		}
+	}
+	return out, nil
 }
 
 // ContextKeysAgree implements the interface of the cluster service.

@@ -1232,6 +1232,336 @@ func (x *ReplicaSibling) GetPreview() []byte {
 	return nil
 }
 
+type ListTasksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTasksRequest) Reset() {
+	*x = ListTasksRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTasksRequest) ProtoMessage() {}
+
+func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
+func (*ListTasksRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+type Task struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose work it is, and whom it concerns: names of nodes. A change of the layout is the cluster's, and has no node.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// "hints", "compare", "refill", "layout", or "unknown" of a node that does not answer.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Peer string `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
+	// "running", "waiting".
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// How much is done of how much: ranges of a comparison. Hints have only what is left: total.
+	Done  uint64 `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	Total uint64 `protobuf:"varint,6,opt,name=total,proto3" json:"total,omitempty"`
+	// Seconds since the last whole comparison began, or that hints have been kept; 0 where that is not known.
+	AgeSeconds float64 `protobuf:"fixed64,7,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`
+	// What it waits for, or why it is not known; for people.
+	Detail        string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Task) Reset() {
+	*x = Task{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Task) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Task) ProtoMessage() {}
+
+func (x *Task) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Task.ProtoReflect.Descriptor instead.
+func (*Task) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Task) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Task) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Task) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Task) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Task) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Task) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Task) GetAgeSeconds() float64 {
+	if x != nil {
+		return x.AgeSeconds
+	}
+	return 0
+}
+
+func (x *Task) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type ListTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By node, kind and peer. Comparisons that are not under way are listed too, as waiting for their turn.
+	Tasks         []*Task `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTasksResponse) Reset() {
+	*x = ListTasksResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTasksResponse) ProtoMessage() {}
+
+func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
+func (*ListTasksResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListTasksResponse) GetTasks() []*Task {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+type RepairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a node: only what that one keeps, lacks or is to get. Empty is the whole cluster.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Only hints of keys with this prefix are waited for; comparisons cannot be told apart by keys. Empty is all keys.
+	KeyPrefix       string `protobuf:"bytes,2,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`
+	KeyPrefixBase64 []byte `protobuf:"bytes,3,opt,name=key_prefix_base64,json=keyPrefixBase64,proto3" json:"key_prefix_base64,omitempty"`
+	// How long to wait, as in "30s", 60 s at most; empty only begins.
+	Timeout string `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Of an earlier answer: wait for that point, and begin nothing.
+	Token         string `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRequest) Reset() {
+	*x = RepairRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRequest) ProtoMessage() {}
+
+func (x *RepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
+func (*RepairRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RepairRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RepairRequest) GetKeyPrefix() string {
+	if x != nil {
+		return x.KeyPrefix
+	}
+	return ""
+}
+
+func (x *RepairRequest) GetKeyPrefixBase64() []byte {
+	if x != nil {
+		return x.KeyPrefixBase64
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetTimeout() string {
+	if x != nil {
+		return x.Timeout
+	}
+	return ""
+}
+
+func (x *RepairRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type RepairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether all hints and differences known at the start are gone.
+	Done bool `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	// Names the point for a further request, through any gateway; empty when done.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// What is still waited for.
+	Waiting       []*Task `protobuf:"bytes,3,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairResponse) Reset() {
+	*x = RepairResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairResponse) ProtoMessage() {}
+
+func (x *RepairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairResponse.ProtoReflect.Descriptor instead.
+func (*RepairResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RepairResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *RepairResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *RepairResponse) GetWaiting() []*Task {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
@@ -1345,13 +1675,39 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\vvalue_bytes\x18\x06 \x01(\rR\n" +
 	"valueBytes\x12?\n" +
 	"\rlast_modified\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastModified\x12\x18\n" +
-	"\apreview\x18\b \x01(\fR\apreview2\xf4\x02\n" +
+	"\apreview\x18\b \x01(\fR\apreview\"\x12\n" +
+	"\x10ListTasksRequest\"\xbb\x01\n" +
+	"\x04Task\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04peer\x18\x03 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x12\n" +
+	"\x04done\x18\x05 \x01(\x04R\x04done\x12\x14\n" +
+	"\x05total\x18\x06 \x01(\x04R\x05total\x12\x1f\n" +
+	"\vage_seconds\x18\a \x01(\x01R\n" +
+	"ageSeconds\x12\x16\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\"C\n" +
+	"\x11ListTasksResponse\x12.\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x18.dotring.cluster.v1.TaskR\x05tasks\"\x9e\x01\n" +
+	"\rRepairRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
+	"\n" +
+	"key_prefix\x18\x02 \x01(\tR\tkeyPrefix\x12*\n" +
+	"\x11key_prefix_base64\x18\x03 \x01(\fR\x0fkeyPrefixBase64\x12\x18\n" +
+	"\atimeout\x18\x04 \x01(\tR\atimeout\x12\x14\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\"n\n" +
+	"\x0eRepairResponse\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\bR\x04done\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x122\n" +
+	"\awaiting\x18\x03 \x03(\v2\x18.dotring.cluster.v1.TaskR\awaiting2\x9f\x04\n" +
 	"\aCluster\x12X\n" +
 	"\tGetStatus\x12$.dotring.cluster.v1.GetStatusRequest\x1a%.dotring.cluster.v1.GetStatusResponse\x12X\n" +
 	"\tListNodes\x12$.dotring.cluster.v1.ListNodesRequest\x1a%.dotring.cluster.v1.ListNodesResponse\x12X\n" +
 	"\tGetLayout\x12$.dotring.cluster.v1.GetLayoutRequest\x1a%.dotring.cluster.v1.GetLayoutResponse\x12[\n" +
 	"\n" +
-	"InspectKey\x12%.dotring.cluster.v1.InspectKeyRequest\x1a&.dotring.cluster.v1.InspectKeyResponseB;Z9github.com/dotring/dotring/proto/gen/cluster/v1;clusterv1b\x06proto3"
+	"InspectKey\x12%.dotring.cluster.v1.InspectKeyRequest\x1a&.dotring.cluster.v1.InspectKeyResponse\x12X\n" +
+	"\tListTasks\x12$.dotring.cluster.v1.ListTasksRequest\x1a%.dotring.cluster.v1.ListTasksResponse\x12O\n" +
+	"\x06Repair\x12!.dotring.cluster.v1.RepairRequest\x1a\".dotring.cluster.v1.RepairResponseB;Z9github.com/dotring/dotring/proto/gen/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -1365,7 +1721,7 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: dotring.cluster.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: dotring.cluster.v1.GetStatusResponse
@@ -1382,12 +1738,17 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*Replica)(nil),               // 12: dotring.cluster.v1.Replica
 	(*ClockEntry)(nil),            // 13: dotring.cluster.v1.ClockEntry
 	(*ReplicaSibling)(nil),        // 14: dotring.cluster.v1.ReplicaSibling
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*ListTasksRequest)(nil),      // 15: dotring.cluster.v1.ListTasksRequest
+	(*Task)(nil),                  // 16: dotring.cluster.v1.Task
+	(*ListTasksResponse)(nil),     // 17: dotring.cluster.v1.ListTasksResponse
+	(*RepairRequest)(nil),         // 18: dotring.cluster.v1.RepairRequest
+	(*RepairResponse)(nil),        // 19: dotring.cluster.v1.RepairResponse
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: dotring.cluster.v1.GetStatusResponse.settled:type_name -> dotring.cluster.v1.LayoutRef
 	2,  // 1: dotring.cluster.v1.GetStatusResponse.newest:type_name -> dotring.cluster.v1.LayoutRef
-	15, // 2: dotring.cluster.v1.Node.started:type_name -> google.protobuf.Timestamp
+	20, // 2: dotring.cluster.v1.Node.started:type_name -> google.protobuf.Timestamp
 	4,  // 3: dotring.cluster.v1.ListNodesResponse.nodes:type_name -> dotring.cluster.v1.Node
 	2,  // 4: dotring.cluster.v1.Layout.ref:type_name -> dotring.cluster.v1.LayoutRef
 	2,  // 5: dotring.cluster.v1.Layout.base:type_name -> dotring.cluster.v1.LayoutRef
@@ -1397,20 +1758,26 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	12, // 9: dotring.cluster.v1.InspectKeyResponse.replicas:type_name -> dotring.cluster.v1.Replica
 	13, // 10: dotring.cluster.v1.Replica.clock:type_name -> dotring.cluster.v1.ClockEntry
 	14, // 11: dotring.cluster.v1.Replica.siblings:type_name -> dotring.cluster.v1.ReplicaSibling
-	15, // 12: dotring.cluster.v1.ReplicaSibling.last_modified:type_name -> google.protobuf.Timestamp
-	0,  // 13: dotring.cluster.v1.Cluster.GetStatus:input_type -> dotring.cluster.v1.GetStatusRequest
-	3,  // 14: dotring.cluster.v1.Cluster.ListNodes:input_type -> dotring.cluster.v1.ListNodesRequest
-	6,  // 15: dotring.cluster.v1.Cluster.GetLayout:input_type -> dotring.cluster.v1.GetLayoutRequest
-	10, // 16: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
-	1,  // 17: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
-	5,  // 18: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
-	9,  // 19: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
-	11, // 20: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	20, // 12: dotring.cluster.v1.ReplicaSibling.last_modified:type_name -> google.protobuf.Timestamp
+	16, // 13: dotring.cluster.v1.ListTasksResponse.tasks:type_name -> dotring.cluster.v1.Task
+	16, // 14: dotring.cluster.v1.RepairResponse.waiting:type_name -> dotring.cluster.v1.Task
+	0,  // 15: dotring.cluster.v1.Cluster.GetStatus:input_type -> dotring.cluster.v1.GetStatusRequest
+	3,  // 16: dotring.cluster.v1.Cluster.ListNodes:input_type -> dotring.cluster.v1.ListNodesRequest
+	6,  // 17: dotring.cluster.v1.Cluster.GetLayout:input_type -> dotring.cluster.v1.GetLayoutRequest
+	10, // 18: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
+	15, // 19: dotring.cluster.v1.Cluster.ListTasks:input_type -> dotring.cluster.v1.ListTasksRequest
+	18, // 20: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
+	1,  // 21: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
+	5,  // 22: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
+	9,  // 23: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
+	11, // 24: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
+	17, // 25: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
+	19, // 26: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -1424,7 +1791,7 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

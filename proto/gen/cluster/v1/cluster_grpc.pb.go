@@ -25,6 +25,8 @@ const (
 	Cluster_ListNodes_FullMethodName  = "/dotring.cluster.v1.Cluster/ListNodes"
 	Cluster_GetLayout_FullMethodName  = "/dotring.cluster.v1.Cluster/GetLayout"
 	Cluster_InspectKey_FullMethodName = "/dotring.cluster.v1.Cluster/InspectKey"
+	Cluster_ListTasks_FullMethodName  = "/dotring.cluster.v1.Cluster/ListTasks"
+	Cluster_Repair_FullMethodName     = "/dotring.cluster.v1.Cluster/Repair"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -38,6 +40,10 @@ type ClusterClient interface {
 	GetLayout(ctx context.Context, in *GetLayoutRequest, opts ...grpc.CallOption) (*GetLayoutResponse, error)
 	// InspectKey shows a key's preference list with what each replica holds.
 	InspectKey(ctx context.Context, in *InspectKeyRequest, opts ...grpc.CallOption) (*InspectKeyResponse, error)
+	// ListTasks lists what runs besides requests: hints to deliver, comparisons between owners, layout changes.
+	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
+	// Repair answers when all hints and differences known at its start are gone.
+	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairResponse, error)
 }
 
 type clusterClient struct {
@@ -88,6 +94,26 @@ func (c *clusterClient) InspectKey(ctx context.Context, in *InspectKeyRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTasksResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListTasks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairResponse)
+	err := c.cc.Invoke(ctx, Cluster_Repair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -99,6 +125,10 @@ type ClusterServer interface {
 	GetLayout(context.Context, *GetLayoutRequest) (*GetLayoutResponse, error)
 	// InspectKey shows a key's preference list with what each replica holds.
 	InspectKey(context.Context, *InspectKeyRequest) (*InspectKeyResponse, error)
+	// ListTasks lists what runs besides requests: hints to deliver, comparisons between owners, layout changes.
+	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
+	// Repair answers when all hints and differences known at its start are gone.
+	Repair(context.Context, *RepairRequest) (*RepairResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -120,6 +150,12 @@ func (UnimplementedClusterServer) GetLayout(context.Context, *GetLayoutRequest) 
 }
 func (UnimplementedClusterServer) InspectKey(context.Context, *InspectKeyRequest) (*InspectKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method InspectKey not implemented")
+}
+func (UnimplementedClusterServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
+}
+func (UnimplementedClusterServer) Repair(context.Context, *RepairRequest) (*RepairResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Repair not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -214,6 +250,42 @@ func _Cluster_InspectKey_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_ListTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTasksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListTasks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListTasks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListTasks(ctx, req.(*ListTasksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Repair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Repair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Repair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Repair(ctx, req.(*RepairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -236,6 +308,14 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "InspectKey",
 			Handler:    _Cluster_InspectKey_Handler,
+		},
+		{
+			MethodName: "ListTasks",
+			Handler:    _Cluster_ListTasks_Handler,
+		},
+		{
+			MethodName: "Repair",
+			Handler:    _Cluster_Repair_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

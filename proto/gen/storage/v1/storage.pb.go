@@ -1896,6 +1896,290 @@ func (x *FetchResponse) GetRecords() []*PulledRecord {
 	return nil
 }
 
+type GetTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Compare with every peer now, from the beginning, and fetch all that differs, what changes meanwhile too.
+	Compare bool `protobuf:"varint,1,opt,name=compare,proto3" json:"compare,omitempty"`
+	// Count the hints of keys with this prefix alone; empty counts all.
+	KeyPrefix     []byte `protobuf:"bytes,2,opt,name=key_prefix,json=keyPrefix,proto3" json:"key_prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTasksRequest) Reset() {
+	*x = GetTasksRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTasksRequest) ProtoMessage() {}
+
+func (x *GetTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTasksRequest.ProtoReflect.Descriptor instead.
+func (*GetTasksRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetTasksRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *GetTasksRequest) GetKeyPrefix() []byte {
+	if x != nil {
+		return x.KeyPrefix
+	}
+	return nil
+}
+
+type GetTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The process that answers: 16 random bytes, others after a restart. Its clock is its own.
+	Life []byte `protobuf:"bytes,1,opt,name=life,proto3" json:"life,omitempty"`
+	// Nanoseconds since it started, not 0, when it began to answer; a comparison that was asked for begins later.
+	NowNs uint64      `protobuf:"varint,2,opt,name=now_ns,json=nowNs,proto3" json:"now_ns,omitempty"`
+	Hints []*HintTask `protobuf:"bytes,3,rep,name=hints,proto3" json:"hints,omitempty"`
+	// One for each node that shares ranges, in the layout below.
+	Compares []*CompareTask `protobuf:"bytes,4,rep,name=compares,proto3" json:"compares,omitempty"`
+	// The layout whose ranges are compared; none before there is one.
+	Layout *LayoutName `protobuf:"bytes,5,opt,name=layout,proto3" json:"layout,omitempty"`
+	// The node's disk lost data, and it compares nothing before that is back.
+	Refilling     bool `protobuf:"varint,6,opt,name=refilling,proto3" json:"refilling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTasksResponse) Reset() {
+	*x = GetTasksResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTasksResponse) ProtoMessage() {}
+
+func (x *GetTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTasksResponse.ProtoReflect.Descriptor instead.
+func (*GetTasksResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GetTasksResponse) GetLife() []byte {
+	if x != nil {
+		return x.Life
+	}
+	return nil
+}
+
+func (x *GetTasksResponse) GetNowNs() uint64 {
+	if x != nil {
+		return x.NowNs
+	}
+	return 0
+}
+
+func (x *GetTasksResponse) GetHints() []*HintTask {
+	if x != nil {
+		return x.Hints
+	}
+	return nil
+}
+
+func (x *GetTasksResponse) GetCompares() []*CompareTask {
+	if x != nil {
+		return x.Compares
+	}
+	return nil
+}
+
+func (x *GetTasksResponse) GetLayout() *LayoutName {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *GetTasksResponse) GetRefilling() bool {
+	if x != nil {
+		return x.Refilling
+	}
+	return false
+}
+
+// HintTask is what a node keeps for another.
+type HintTask struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Target []byte                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Hints  uint64                 `protobuf:"varint,2,opt,name=hints,proto3" json:"hints,omitempty"`
+	// No hint that is left was kept before then, on the node's clock.
+	SinceNs       uint64 `protobuf:"varint,3,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintTask) Reset() {
+	*x = HintTask{}
+	mi := &file_storage_v1_storage_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintTask) ProtoMessage() {}
+
+func (x *HintTask) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintTask.ProtoReflect.Descriptor instead.
+func (*HintTask) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *HintTask) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *HintTask) GetHints() uint64 {
+	if x != nil {
+		return x.Hints
+	}
+	return 0
+}
+
+func (x *HintTask) GetSinceNs() uint64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+// CompareTask is the comparison with one peer.
+type CompareTask struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Peer    []byte                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Running bool                   `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	// Ranges that the comparison under way is done with, and how many there are.
+	Done   uint32 `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Ranges uint32 `protobuf:"varint,4,opt,name=ranges,proto3" json:"ranges,omitempty"`
+	// When the last whole comparison began, on the node's clock; 0 before there is one.
+	WholeNs       uint64 `protobuf:"varint,5,opt,name=whole_ns,json=wholeNs,proto3" json:"whole_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareTask) Reset() {
+	*x = CompareTask{}
+	mi := &file_storage_v1_storage_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareTask) ProtoMessage() {}
+
+func (x *CompareTask) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareTask.ProtoReflect.Descriptor instead.
+func (*CompareTask) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CompareTask) GetPeer() []byte {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *CompareTask) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *CompareTask) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *CompareTask) GetRanges() uint32 {
+	if x != nil {
+		return x.Ranges
+	}
+	return 0
+}
+
+func (x *CompareTask) GetWholeNs() uint64 {
+	if x != nil {
+		return x.WholeNs
+	}
+	return 0
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1904,7 +2188,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_storage_v1_storage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2200,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_storage_v1_storage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2213,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{24}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{28}
 }
 
 type GetNodeResponse struct {
@@ -1958,7 +2242,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_storage_v1_storage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2254,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_storage_v1_storage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2267,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{25}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetNodeResponse) GetId() []byte {
@@ -2222,7 +2506,28 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\"K\n" +
 	"\rFetchResponse\x12:\n" +
-	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"\x10\n" +
+	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"J\n" +
+	"\x0fGetTasksRequest\x12\x18\n" +
+	"\acompare\x18\x01 \x01(\bR\acompare\x12\x1d\n" +
+	"\n" +
+	"key_prefix\x18\x02 \x01(\fR\tkeyPrefix\"\x84\x02\n" +
+	"\x10GetTasksResponse\x12\x12\n" +
+	"\x04life\x18\x01 \x01(\fR\x04life\x12\x15\n" +
+	"\x06now_ns\x18\x02 \x01(\x04R\x05nowNs\x122\n" +
+	"\x05hints\x18\x03 \x03(\v2\x1c.dotring.storage.v1.HintTaskR\x05hints\x12;\n" +
+	"\bcompares\x18\x04 \x03(\v2\x1f.dotring.storage.v1.CompareTaskR\bcompares\x126\n" +
+	"\x06layout\x18\x05 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1c\n" +
+	"\trefilling\x18\x06 \x01(\bR\trefilling\"S\n" +
+	"\bHintTask\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\fR\x06target\x12\x14\n" +
+	"\x05hints\x18\x02 \x01(\x04R\x05hints\x12\x19\n" +
+	"\bsince_ns\x18\x03 \x01(\x04R\asinceNs\"\x82\x01\n" +
+	"\vCompareTask\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\rR\x04done\x12\x16\n" +
+	"\x06ranges\x18\x04 \x01(\rR\x06ranges\x12\x19\n" +
+	"\bwhole_ns\x18\x05 \x01(\x04R\awholeNs\"\x10\n" +
 	"\x0eGetNodeRequest\"\xe7\x03\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -2270,7 +2575,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\rSTATUS_FAILED\x10\t\x12\x16\n" +
 	"\x12STATUS_UNAVAILABLE\x10\n" +
 	"\x12\x14\n" +
-	"\x10STATUS_DISK_FULL\x10\v2\xba\x06\n" +
+	"\x10STATUS_DISK_FULL\x10\v2\x91\a\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
@@ -2280,7 +2585,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\aDeliver\x12\".dotring.storage.v1.DeliverRequest\x1a#.dotring.storage.v1.DeliverResponse\x12R\n" +
 	"\aCompare\x12\".dotring.storage.v1.CompareRequest\x1a#.dotring.storage.v1.CompareResponse\x12T\n" +
 	"\aDigests\x12\".dotring.storage.v1.DigestsRequest\x1a#.dotring.storage.v1.DigestsResponse0\x01\x12L\n" +
-	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12R\n" +
+	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12U\n" +
+	"\bGetTasks\x12#.dotring.storage.v1.GetTasksRequest\x1a$.dotring.storage.v1.GetTasksResponse\x12R\n" +
 	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponseB;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
 
 var (
@@ -2296,7 +2602,7 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
@@ -2325,8 +2631,12 @@ var file_storage_v1_storage_proto_goTypes = []any{
 	(*KeyDigest)(nil),            // 24: dotring.storage.v1.KeyDigest
 	(*FetchRequest)(nil),         // 25: dotring.storage.v1.FetchRequest
 	(*FetchResponse)(nil),        // 26: dotring.storage.v1.FetchResponse
-	(*GetNodeRequest)(nil),       // 27: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 28: dotring.storage.v1.GetNodeResponse
+	(*GetTasksRequest)(nil),      // 27: dotring.storage.v1.GetTasksRequest
+	(*GetTasksResponse)(nil),     // 28: dotring.storage.v1.GetTasksResponse
+	(*HintTask)(nil),             // 29: dotring.storage.v1.HintTask
+	(*CompareTask)(nil),          // 30: dotring.storage.v1.CompareTask
+	(*GetNodeRequest)(nil),       // 31: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 32: dotring.storage.v1.GetNodeResponse
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
 	3,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
@@ -2346,33 +2656,38 @@ var file_storage_v1_storage_proto_depIdxs = []int32{
 	3,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
 	24, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
 	17, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	3,  // 17: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	3,  // 18: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	5,  // 19: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	8,  // 20: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	10, // 21: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	13, // 22: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	15, // 23: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	18, // 24: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
-	20, // 25: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
-	22, // 26: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
-	25, // 27: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
-	27, // 28: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	5,  // 29: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	9,  // 30: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	11, // 31: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	14, // 32: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	16, // 33: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	19, // 34: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
-	21, // 35: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
-	23, // 36: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
-	26, // 37: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
-	28, // 38: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	29, // [29:39] is the sub-list for method output_type
-	19, // [19:29] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	29, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
+	30, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
+	3,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	3,  // 20: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	3,  // 21: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	5,  // 22: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	8,  // 23: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	10, // 24: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	13, // 25: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	15, // 26: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	18, // 27: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	20, // 28: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	22, // 29: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	25, // 30: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	27, // 31: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
+	31, // 32: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	5,  // 33: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	9,  // 34: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	11, // 35: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	14, // 36: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	16, // 37: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	19, // 38: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	21, // 39: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	23, // 40: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	26, // 41: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	28, // 42: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
+	32, // 43: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	33, // [33:44] is the sub-list for method output_type
+	22, // [22:33] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -2386,7 +2701,7 @@ func file_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

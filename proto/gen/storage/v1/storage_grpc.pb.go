@@ -31,6 +31,7 @@ const (
 	Storage_Compare_FullMethodName      = "/dotring.storage.v1.Storage/Compare"
 	Storage_Digests_FullMethodName      = "/dotring.storage.v1.Storage/Digests"
 	Storage_Fetch_FullMethodName        = "/dotring.storage.v1.Storage/Fetch"
+	Storage_GetTasks_FullMethodName     = "/dotring.storage.v1.Storage/GetTasks"
 	Storage_GetNode_FullMethodName      = "/dotring.storage.v1.Storage/GetNode"
 )
 
@@ -58,6 +59,8 @@ type StorageClient interface {
 	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestsResponse], error)
 	// Fetch returns the records of some keys.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
+	// GetTasks tells what a node has to do besides serving: hints to deliver, peers to compare with.
+	GetTasks(ctx context.Context, in *GetTasksRequest, opts ...grpc.CallOption) (*GetTasksResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 }
@@ -190,6 +193,16 @@ func (c *storageClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grp
 	return out, nil
 }
 
+func (c *storageClient) GetTasks(ctx context.Context, in *GetTasksRequest, opts ...grpc.CallOption) (*GetTasksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTasksResponse)
+	err := c.cc.Invoke(ctx, Storage_GetTasks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetNodeResponse)
@@ -224,6 +237,8 @@ type StorageServer interface {
 	Digests(*DigestsRequest, grpc.ServerStreamingServer[DigestsResponse]) error
 	// Fetch returns the records of some keys.
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
+	// GetTasks tells what a node has to do besides serving: hints to deliver, peers to compare with.
+	GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	mustEmbedUnimplementedStorageServer()
@@ -262,6 +277,9 @@ func (UnimplementedStorageServer) Digests(*DigestsRequest, grpc.ServerStreamingS
 }
 func (UnimplementedStorageServer) Fetch(context.Context, *FetchRequest) (*FetchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedStorageServer) GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetTasks not implemented")
 }
 func (UnimplementedStorageServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
@@ -417,6 +435,24 @@ func _Storage_Fetch_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Storage_GetTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTasksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).GetTasks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_GetTasks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).GetTasks(ctx, req.(*GetTasksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Storage_GetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetNodeRequest)
 	if err := dec(in); err != nil {
@@ -461,6 +497,10 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Fetch",
 			Handler:    _Storage_Fetch_Handler,
+		},
+		{
+			MethodName: "GetTasks",
+			Handler:    _Storage_GetTasks_Handler,
 		},
 		{
 			MethodName: "GetNode",
