@@ -323,6 +323,7 @@ func (d *driver) repair() {
 	d.good(200, call{"POST", target, header("Kv-Request-Id", "repair-1", "Content-Type", "application/json"), all})
 	d.good(200, call{"POST", "/v1/cluster%3Arepair", nil, `{"node":"a","timeout":"5s"}`})
 	d.good(200, call{"POST", "/v1/cluster%3arepair", nil, `{"key_prefix":"k","timeout":"5s"}`})
+	d.access(call{"POST", target, nil, all})
 	away := d.on()
 	away.h.nodes.Away["c"] = true
 	var begun struct{ Token string }

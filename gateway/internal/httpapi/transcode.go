@@ -143,7 +143,7 @@ func (a *API) repair(x *exchange, r *http.Request) {
 	again := *r
 	again.Body, again.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	x.Header()["Cache-Control"] = a.common.noStore
-	a.transcode.ServeHTTP(x, &again)
+	a.transcode.ServeHTTP(x, again.WithContext(access.With(edge.WithRequestID(r.Context(), x.requestID), x.who)))
 }
 
 // cluster serves what is asked of the cluster without a key.
