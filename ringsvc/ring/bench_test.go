@@ -145,7 +145,7 @@ func BenchmarkSyncPulls(b *testing.B) {
 			v.Newest().Primaries(0)
 			b.ReportAllocs()
 			for b.Loop() {
-				sinkPulls = syncPulls(v.Settled(), v.Newest(), joiner)
+				sinkPulls = v.syncPulls(v.Newest(), joiner)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -13,12 +14,18 @@ type ChangeKind uint8
 const (
 	// ChangeJoin adds Member, or gives a member of that id a new description.
 	ChangeJoin ChangeKind = 1
-	// ChangeLeave takes the member with Member.ID out; it wins over every other change to that id.
+	// ChangeLeave takes the member with Member.ID out, as long as N members stay; it cancels a join or a replacement of that id.
 	ChangeLeave ChangeKind = 2
 	// ChangeWeight gives the member with Member.ID the weight and tokens of Member.
 	ChangeWeight ChangeKind = 3
 	// ChangeReplicas sets N and MinW.
 	ChangeReplicas ChangeKind = 4
+	// ChangeRemove takes the member with Member.ID out, which was marked dead. However few stay: it holds nothing that counts.
+	ChangeRemove ChangeKind = 5
+	// ChangeReplace gives the place of the member with id Old to Member, which has its tokens and weight.
+	ChangeReplace ChangeKind = 6
+	// ChangeAbort takes back the change of the same layout whose Name is Aborts.
+	ChangeAbort ChangeKind = 7
 )
 
 // String is a short lower-case word.
@@ -32,6 +39,12 @@ func (k ChangeKind) String() string {
 		return "weight"
 	case ChangeReplicas:
 		return "replicas"
+	case ChangeRemove:
+		return "remove"
+	case ChangeReplace:
+		return "replace"
+	case ChangeAbort:
+		return "abort"
 	}
 	return fmt.Sprintf("change(%d)", uint8(k))
 }
@@ -42,16 +55,34 @@ type Change struct {
 	Kind    ChangeKind
 	Member  Member
 	N, MinW int
+	Old     NodeID     // ChangeReplace
+	Aborts  ChangeName // ChangeAbort
 }
+
+// ChangeName is the first half of the SHA-256 of a change's bytes.
+type ChangeName [16]byte
+
+// Name identifies c by its contents, which View.Propose must have completed.
+func (c Change) Name() ChangeName { return newSetChange(c).name() }
 
 // Validate tells what is wrong with c, wrapping ErrInvalid.
 func (c Change) Validate() error {
 	switch c.Kind {
 	case ChangeJoin:
 		return c.Member.Validate()
-	case ChangeLeave:
+	case ChangeLeave, ChangeRemove:
 		if c.Member.ID.IsZero() {
-			return fmt.Errorf("%w: leave of no member", ErrInvalid)
+			return fmt.Errorf("%w: %s of no member", ErrInvalid, c.Kind)
+		}
+		return nil
+	case ChangeReplace:
+		if c.Old.IsZero() || c.Old == c.Member.ID {
+			return fmt.Errorf("%w: %s replaces %s", ErrInvalid, c.Member.ID, c.Old)
+		}
+		return c.Member.Validate()
+	case ChangeAbort:
+		if c.Aborts == (ChangeName{}) {
+			return fmt.Errorf("%w: abort of no change", ErrInvalid)
 		}
 		return nil
 	case ChangeWeight:
@@ -80,14 +111,25 @@ type setChange struct {
 // changeSet is sorted by enc, without duplicates. Immutable once made: sets share their backing arrays.
 type changeSet []setChange
 
+func (c setChange) name() (n ChangeName) {
+	sum := sha256.Sum256(c.enc)
+	copy(n[:], sum[:])
+	return n
+}
+
 func newSetChange(c Change) setChange {
 	enc := make([]byte, 0, 32+len(c.Member.Name)+len(c.Member.Zone)+3*len(c.Member.Tokens))
 	enc = append(enc, byte(c.Kind))
 	switch c.Kind {
 	case ChangeJoin:
 		enc = appendMember(enc, c.Member)
-	case ChangeLeave:
+	case ChangeLeave, ChangeRemove:
 		enc = append(enc, c.Member.ID[:]...)
+	case ChangeReplace:
+		enc = append(enc, c.Old[:]...)
+		enc = appendMember(enc, c.Member)
+	case ChangeAbort:
+		enc = append(enc, c.Aborts[:]...)
 	case ChangeWeight:
 		enc = append(enc, c.Member.ID[:]...)
 		enc = appendPlaces(enc, c.Member)
@@ -105,8 +147,13 @@ func (r *reader) change() setChange {
 	switch c.Kind {
 	case ChangeJoin:
 		c.Member = r.member()
-	case ChangeLeave:
+	case ChangeLeave, ChangeRemove:
 		c.Member.ID = r.id()
+	case ChangeReplace:
+		c.Old = r.id()
+		c.Member = r.member()
+	case ChangeAbort:
+		c.Aborts = r.id()
 	case ChangeWeight:
 		c.Member.ID = r.id()
 		r.places(&c.Member)
@@ -220,110 +267,6 @@ func (a changeSet) plain() []Change {
 	out := make([]Change, len(a))
 	for i, c := range a {
 		out[i] = c.Change
-	}
-	return out
-}
-
-// draft is a member set under construction: base with changes applied.
-type draft struct {
-	members map[NodeID]Member
-	tokens  int // of all members together
-	n, minW int
-}
-
-// put adds or replaces a member unless the ring would overflow. Leaving it out is a pure function of the document, so everyone leaves out the same one.
-func (d *draft) put(m Member) {
-	old, known := d.members[m.ID]
-	if (!known && len(d.members) >= MaxMembers) || d.tokens-len(old.Tokens)+len(m.Tokens) > MaxTokens {
-		return
-	}
-	d.tokens += len(m.Tokens) - len(old.Tokens)
-	d.members[m.ID] = m
-}
-
-// apply computes the members of a layout, sorted by id, with no token held twice. It is total and depends on its arguments alone, because
-// everyone computes the members of a union of proposals for themselves:
-//   - leave wins over every other change to the same id, unless nobody would be left: then the lowest id of base stays;
-//   - of several joins, or weights, for one id, the last in canonical order counts; weights act after joins;
-//   - of several replica settings the highest N and the highest MinW count.
-func apply(base []Member, n, minW int, set changeSet) draftResult {
-	d := draft{members: make(map[NodeID]Member, len(base)+len(set)), n: n, minW: minW}
-	for _, m := range base {
-		d.put(m)
-	}
-	leaving := make(map[NodeID]bool)
-	replicas := false
-	for _, c := range set {
-		switch c.Kind {
-		case ChangeLeave:
-			leaving[c.Member.ID] = true
-			d.tokens -= len(d.members[c.Member.ID].Tokens)
-			delete(d.members, c.Member.ID)
-		case ChangeReplicas:
-			if !replicas {
-				d.n, d.minW, replicas = c.N, c.MinW, true
-			}
-			d.n, d.minW = max(d.n, c.N), max(d.minW, c.MinW)
-		}
-	}
-	for _, c := range set {
-		if c.Kind == ChangeJoin && !leaving[c.Member.ID] {
-			d.put(c.Member)
-		}
-	}
-	for _, c := range set {
-		if m, known := d.members[c.Member.ID]; known && c.Kind == ChangeWeight {
-			m.Weight, m.Tokens = c.Member.Weight, c.Member.Tokens
-			d.put(m)
-		}
-	}
-	if len(d.members) == 0 && len(base) > 0 {
-		d.put(base[0])
-	}
-	return d.finish()
-}
-
-// draftResult is what apply computes.
-type draftResult struct {
-	members []Member
-	n, minW int
-}
-
-// finish sorts the members and resolves collisions: in order of ids each takes its tokens, and a token already taken moves to the next free
-// slot clockwise.
-func (d *draft) finish() draftResult {
-	out := make([]Member, 0, len(d.members))
-	for _, m := range d.members {
-		out = append(out, m)
-	}
-	slices.SortFunc(out, func(a, b Member) int { return a.ID.Compare(b.ID) })
-	taken := make([]uint64, Slots/64)
-	for i := range out {
-		out[i].Tokens = settleTokens(taken, out[i].Tokens)
-	}
-	return draftResult{members: out, n: d.n, minW: d.minW}
-}
-
-// settleTokens marks tokens in the bit set taken and returns them sorted, moved where they collide. The input is not modified.
-func settleTokens(taken []uint64, tokens []Slot) []Slot {
-	moved := false
-	out := tokens
-	for i, t := range tokens {
-		s := t
-		for taken[s/64]&(1<<(s%64)) != 0 {
-			s = (s + 1) % Slots
-		}
-		taken[s/64] |= 1 << (s % 64)
-		if s == t {
-			continue
-		}
-		if !moved {
-			out, moved = slices.Clone(tokens), true
-		}
-		out[i] = s
-	}
-	if moved {
-		slices.Sort(out)
 	}
 	return out
 }

@@ -22,7 +22,11 @@ func goldenLayouts() map[string]*Layout {
 		{Kind: ChangeLeave, Member: Member{ID: NodeID{0xff}}},
 		{Kind: ChangeReplicas, N: 5, MinW: 3},
 	}))
-	return map[string]*Layout{"layout-first": first, "layout-grown": grown}
+	old := Change{Kind: ChangeReplace, Old: NodeID{0xb2}, Member: Member{ID: NodeID{0xc3}, Name: "new", Zone: "z", Weight: 0.5, Tokens: []Slot{3, 7}}}
+	shrunk := grown.next(makeChangeSet([]Change{
+		old, {Kind: ChangeRemove, Member: Member{ID: NodeID{0xa1}}}, {Kind: ChangeLeave, Member: Member{ID: NodeID{0xb2}}}, {Kind: ChangeAbort, Aborts: old.Name()},
+	}))
+	return map[string]*Layout{"layout-first": first, "layout-grown": grown, "layout-shrunk": shrunk}
 }
 
 func goldenViews(t testing.TB) map[string]*View {
@@ -32,7 +36,11 @@ func goldenViews(t testing.TB) map[string]*View {
 	busy.MarkSynced(l.ID(), NodeID{0xa1})
 	busy.MarkAcked(l.ID(), NodeID{0xb2})
 	busy.MarkSwitched(LayoutID{Epoch: 9, Hash: [16]byte{0xee}}, NodeID{0xc3})
-	return map[string]*View{"view-settled": settled, "view-pending": busy}
+	dead := busy.Clone()
+	if err := dead.MarkDead(NodeID{0xb2}, true); err != nil {
+		t.Fatal(err)
+	}
+	return map[string]*View{"view-settled": settled, "view-pending": busy, "view-dead": dead}
 }
 
 // golden compares b with the hexadecimal file of that name: bytes that stored data may hold must stay readable, so they may not change
@@ -97,8 +105,8 @@ func TestGoldenNames(t *testing.T) {
 }
 
 func TestDecodersRefuse(t *testing.T) {
-	l := goldenLayouts()["layout-grown"].Encode()
-	v := goldenViews(t)["view-pending"].Encode()
+	l := goldenLayouts()["layout-shrunk"].Encode()
+	v := goldenViews(t)["view-dead"].Encode()
 	f := Fence{}.Encode()
 	for name, decode := range map[string]func([]byte) error{
 		"layout": func(b []byte) error { _, err := DecodeLayout(b); return err },
@@ -118,7 +126,7 @@ func TestDecodersRefuse(t *testing.T) {
 			t.Errorf("%s with a byte more: %v", name, err)
 		}
 		other := bytes.Clone(whole)
-		other[0]++
+		other[0] += 9
 		if err := decode(other); !errors.Is(err, ErrVersion) {
 			t.Errorf("%s of another version: %v", name, err)
 		}

@@ -28,6 +28,7 @@ type Layout struct {
 	changes         changeSet
 	enc             []byte // canonical
 	members         []Member
+	kept            []NodeID // whose leave was not carried out
 	n, minW         int
 	required        []NodeID // members and base members, sorted
 	once            sync.Once
@@ -48,7 +49,7 @@ func (l *Layout) finish() {
 	l.id = LayoutID{Epoch: l.base.Epoch + uint64(len(l.changes))}
 	copy(l.id.Hash[:], sum[:])
 	res := apply(l.baseMembers, l.baseN, l.baseMinW, l.changes)
-	l.members, l.n, l.minW = res.members, res.n, res.minW
+	l.members, l.kept, l.n, l.minW = res.members, res.kept, res.n, res.minW
 	l.required = make([]NodeID, 0, len(l.members)+len(l.baseMembers))
 	for _, m := range l.members {
 		l.required = append(l.required, m.ID)
@@ -93,6 +94,9 @@ func (l *Layout) Base() LayoutID { return l.base }
 
 // Changes is what this layout does to its base, in canonical order. The caller owns the slice.
 func (l *Layout) Changes() []Change { return l.changes.plain() }
+
+// Kept is the members that were to leave and stay, since fewer than N would be left, sorted by id.
+func (l *Layout) Kept() []NodeID { return l.kept }
 
 // Members is everyone who holds tokens, sorted by ID, tokens after collisions were resolved.
 func (l *Layout) Members() []Member { return l.members }

@@ -163,7 +163,7 @@ func TestSyncPullsAgainstEverySlot(t *testing.T) {
 			slots = append(slots, m.Tokens[0], (m.Tokens[0]+1)%Slots, m.Tokens[len(m.Tokens)-1], (m.Tokens[len(m.Tokens)-1]+1)%Slots)
 		}
 		for _, m := range next.Members() {
-			pulls := syncPulls(base, next, m.ID)
+			pulls := NewView(base).syncPulls(next, m.ID)
 			for i, p := range pulls {
 				if p.Range.Len() <= 0 || (i > 0 && pulls[i-1].Range.To > p.Range.From) {
 					t.Fatalf("pulls %v", pulls)

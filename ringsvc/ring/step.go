@@ -14,6 +14,8 @@ const (
 	StepSync
 	// StepSwitch: make Fence.ReadEpoch = Layout.ID().Epoch durable, then View.MarkSwitched.
 	StepSwitch
+	// StepConfirm: from now on take no views from Dead, durably, then View.ConfirmDead.
+	StepConfirm
 )
 
 // String is a short lower-case word.
@@ -25,6 +27,8 @@ func (k StepKind) String() string {
 		return "sync"
 	case StepSwitch:
 		return "switch"
+	case StepConfirm:
+		return "confirm"
 	}
 	return "none"
 }
@@ -33,12 +37,14 @@ func (k StepKind) String() string {
 // brought a newer layout meanwhile.
 type Step struct {
 	Kind   StepKind
-	Layout *Layout
+	Layout *Layout // the newest
 	Pulls  []Pull
+	Dead   NodeID // StepConfirm
 }
 
 // Pull asks for all records of a range from at least Need of Sources, different ones. When the node itself is among Sources it counts as one
-// that was pulled. Sources are sorted by id; the slice may be shared between pulls: do not modify it.
+// that was pulled. There may be fewer Sources than Need: then the pull cannot be carried out until loss is accepted (see View.MarkDead). Sources
+// are sorted by id; the slice may be shared between pulls: do not modify it.
 type Pull struct {
 	Range   Range
 	Sources []NodeID
@@ -48,8 +54,13 @@ type Pull struct {
 // NextStep tells what self, whose durable promises are f, has to do in view v. It reads its arguments only.
 func NextStep(v *View, self NodeID, f Fence) Step {
 	l := v.newest
-	if !l.requires(self) {
+	if !l.requires(self) || v.IsDead(self) {
 		return Step{}
+	}
+	for id := range v.dead {
+		if v.isMember(id) && v.marks[deathName(id)][self] == 0 {
+			return Step{Kind: StepConfirm, Layout: l, Dead: id}
+		}
 	}
 	if f.Acked != l.id {
 		// A promise for a layout of the same or a higher epoch is not taken back. Its layout, or the union with it, will arrive.
@@ -65,7 +76,7 @@ func NextStep(v *View, self NodeID, f Fence) Step {
 	case mine < markAcked:
 		return Step{Kind: StepAck, Layout: l}
 	case mine < markSynced && v.AllAcked(l):
-		return Step{Kind: StepSync, Layout: l, Pulls: syncPulls(v.settled, l, self)}
+		return Step{Kind: StepSync, Layout: l, Pulls: v.syncPulls(l, self)}
 	case mine >= markSynced && mine < markSwitched && v.AllSynced(l):
 		return Step{Kind: StepSwitch, Layout: l}
 	}
@@ -75,10 +86,12 @@ func NextStep(v *View, self NodeID, f Fence) Step {
 // syncPulls lists what self must fetch to serve reads by next. Where next has the very owners that base has, and asks no more of writes, a read
 // quorum by next already meets every write quorum by base, and nothing is fetched. (Where next asks more of writes, reads may ask less, and
 // would miss a write of before.) Where owners differ one that stays fetches too: it may be the one that missed a write, and next may have so
-// few replicas that a read asks it alone.
-func syncPulls(base, next *Layout, self NodeID) []Pull {
-	need := base.syncNeed()
-	same := next.syncNeed() >= need
+// few replicas that a read asks it alone. A member marked dead is no source, and none the less counts among those that may have been the only
+// ones to take a write, so that as many sources are needed as without it.
+func (v *View) syncPulls(next *Layout, self NodeID) []Pull {
+	base := v.settled
+	full := base.syncNeed()
+	same := next.syncNeed() >= full
 	old := base.table()
 	shared := make(map[string][]NodeID)
 	var out []Pull
@@ -90,8 +103,12 @@ func syncPulls(base, next *Layout, self NodeID) []Pull {
 			if same && sameNodes(owners, sources) {
 				return
 			}
-			sorted := internSorted(shared, sources)
-			if k := len(out) - 1; k >= 0 && out[k].Range.To == part.From && slices.Equal(out[k].Sources, sorted) {
+			alive, loss := v.living(sources)
+			sorted, need := internSorted(shared, alive), full
+			if loss {
+				need = min(need, len(alive))
+			}
+			if k := len(out) - 1; k >= 0 && out[k].Range.To == part.From && out[k].Need == need && slices.Equal(out[k].Sources, sorted) {
 				out[k].Range.To = part.To
 				return
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -70,7 +71,16 @@ const (
 //     layout has overtaken are dropped, and so are marks of layouts older than Newest, which nobody completes any more.
 //   - A view that is far behind takes over a settled layout that is many epochs newer at once: its document carries everything needed.
 //
-// Two rules are left to the holder. Only a member of the settled layout proposes, and it stores its view durably before it shows it to anyone;
+// # Members that are gone for good
+//
+// A layout waits for all its members, so one that will never come back would stop every later change. MarkDead excuses it: a fourth part of a
+// view's state, that only grows, is who is marked dead. Nobody waits for such a member, nobody takes anything from it, and the next
+// layout takes its tokens. Since it promised nothing, it may still take writes and answer reads by the old ring. One such node is harmless as
+// long as reads ask two and writes are acknowledged by two: every other owner has promised to refuse. Two at once would not be, so a second
+// mark waits until the first removal has settled. New owners need as many sources as ever: a dead one may have been among the W that
+// acknowledged a write, and all N-W that missed it could be among fewer.
+//
+// Three rules are left to the holder. It takes in views of those whom it Trusts only. Only a member of the settled layout proposes, and it stores its view durably before it shows it to anyone;
 // likewise a mark follows what it reports. Then a change proposed on a base is in every layout that settles on that base, for its
 // proposer had to switch to that layout and would have added it.
 type View struct {
@@ -78,16 +88,17 @@ type View struct {
 	newest  *Layout                // derived
 	pools   map[LayoutID]changeSet // by base; never empty sets
 	marks   map[LayoutID]map[NodeID]uint8
+	dead    map[NodeID]bool // marked dead; true where loss of data is accepted
 }
 
 // NewView starts from a layout known to be settled, such as the one that Found made.
 func NewView(founding *Layout) *View {
-	return &View{settled: founding, newest: founding, pools: map[LayoutID]changeSet{}, marks: map[LayoutID]map[NodeID]uint8{}}
+	return &View{settled: founding, newest: founding, pools: map[LayoutID]changeSet{}, marks: map[LayoutID]map[NodeID]uint8{}, dead: map[NodeID]bool{}}
 }
 
 // Clone returns an independent view. Layouts, which never change, are shared.
 func (v *View) Clone() *View {
-	c := &View{settled: v.settled, newest: v.newest, pools: maps.Clone(v.pools), marks: make(map[LayoutID]map[NodeID]uint8, len(v.marks))}
+	c := &View{settled: v.settled, newest: v.newest, pools: maps.Clone(v.pools), marks: make(map[LayoutID]map[NodeID]uint8, len(v.marks)), dead: maps.Clone(v.dead)}
 	for id, m := range v.marks {
 		c.marks[id] = maps.Clone(m)
 	}
@@ -127,9 +138,12 @@ func (v *View) ReadLayout() *Layout {
 	return v.settled
 }
 
-// Required is everyone who must acknowledge, sync and switch before l settles: its members and those of its base, sorted. The slice is
-// shared: do not modify it.
-func (v *View) Required(l *Layout) []NodeID { return slices.Clip(l.required) }
+// Required is everyone who must acknowledge, sync and switch before l settles: its members and those of its base, but for those marked dead,
+// sorted. The slice is shared: do not modify it.
+func (v *View) Required(l *Layout) []NodeID {
+	alive, _ := v.living(l.required)
+	return slices.Clip(alive)
+}
 
 // AllAcked tells whether all required nodes are known to have acknowledged l. It is true of the settled layout, and AllSynced and AllSwitched
 // are too.
@@ -146,11 +160,12 @@ func (v *View) all(l *Layout, mark uint8) bool {
 		return true
 	}
 	marks := v.marks[l.id]
-	if len(marks) < len(l.required) {
+	if len(marks)+len(v.dead) < len(l.required) {
 		return false
 	}
+	excused := v.excused(l)
 	for _, id := range l.required {
-		if marks[id] < mark {
+		if marks[id] < mark && !slices.Contains(excused, id) {
 			return false
 		}
 	}
@@ -163,7 +178,8 @@ func (v *View) Missing(l *Layout) (acked, synced, switched []NodeID) {
 		return nil, nil, nil
 	}
 	marks := v.marks[l.id]
-	for _, id := range l.required {
+	required, _ := v.living(l.required)
+	for _, id := range required {
 		if marks[id] < markAcked {
 			acked = append(acked, id)
 		}
@@ -211,6 +227,9 @@ func (v *View) raise(id LayoutID, node NodeID, mark uint8) bool {
 
 // keepsMarks tells whether marks of the layout can still matter.
 func (v *View) keepsMarks(id LayoutID) bool {
+	if id.Epoch == math.MaxUint64 {
+		return v.isMember(NodeID(id.Hash)) && v.IsDead(NodeID(id.Hash))
+	}
 	return id.Epoch > v.settled.id.Epoch && id.Epoch >= v.newest.id.Epoch
 }
 
@@ -232,8 +251,8 @@ func (v *View) Propose(changes []Change) (*Layout, error) {
 		if _, known := v.settled.Member(c.Member.ID); !known && c.Kind == ChangeJoin {
 			joining++
 		}
-		if _, known := v.settled.Member(c.Member.ID); !known && c.Kind == ChangeWeight {
-			return nil, fmt.Errorf("%w: weight of %s, which is no member", ErrInvalid, c.Member.ID)
+		if err := v.allows(full[i]); err != nil {
+			return nil, err
 		}
 	}
 	set := makeChangeSet(full)
@@ -248,17 +267,43 @@ func (v *View) Propose(changes []Change) (*Layout, error) {
 		return nil, ErrNoChange
 	}
 	for _, c := range set {
-		if m, there := l.Member(c.Member.ID); c.Kind != ChangeReplicas && c.Kind != ChangeLeave && (!there || len(m.Tokens) != len(c.Member.Tokens)) && !leaves(set, c.Member.ID) {
+		if m, there := l.Member(c.Member.ID); (c.Kind == ChangeJoin || c.Kind == ChangeWeight) && (!there || len(m.Tokens) != len(c.Member.Tokens)) && !leaves(set, c.Member.ID) {
 			return nil, ErrTooLarge
 		}
 	}
 	v.pools[v.settled.id] = set
-	v.newest = l
-	return l, nil
+	v.resolveWith(l) // marks of older layouts that were heard of before their changes are of no use any more
+	return v.newest, nil
 }
 
+// leaves tells whether set takes id out, or gives it the place of another.
 func leaves(set changeSet, id NodeID) bool {
-	return slices.ContainsFunc(set, func(c setChange) bool { return c.Kind == ChangeLeave && c.Member.ID == id })
+	return slices.ContainsFunc(set, func(c setChange) bool {
+		return (c.Kind == ChangeLeave || c.Kind == ChangeRemove || c.Kind == ChangeReplace) && c.Member.ID == id || c.Kind == ChangeReplace && c.Old == id
+	})
+}
+
+// allows tells what forbids a completed change on the settled layout, wrapping ErrInvalid.
+func (v *View) allows(c Change) error {
+	_, member := v.settled.Member(c.Member.ID)
+	switch {
+	case c.Kind == ChangeWeight && !member:
+		return fmt.Errorf("%w: weight of %s, which is no member", ErrInvalid, c.Member.ID)
+	case c.Kind == ChangeRemove && !v.IsDead(c.Member.ID):
+		return fmt.Errorf("%w: removal of %s, which is not marked dead", ErrInvalid, c.Member.ID)
+	case c.Kind == ChangeReplace && member:
+		return fmt.Errorf("%w: %s is a member already and cannot take another's place", ErrInvalid, c.Member.ID)
+	case c.Kind == ChangeAbort:
+		return fmt.Errorf("%w: nothing to abort", ErrInvalid)
+	case (c.Kind == ChangeJoin || c.Kind == ChangeReplace) && v.IsDead(c.Member.ID):
+		return fmt.Errorf("%w: %s was removed for good", ErrInvalid, c.Member.ID)
+	}
+	if c.Kind == ChangeReplace {
+		if _, there := v.settled.Member(c.Old); !there {
+			return fmt.Errorf("%w: %s, which is to be replaced, is no member", ErrInvalid, c.Old)
+		}
+	}
+	return nil
 }
 
 func sameMember(a, b Member) bool {
@@ -267,10 +312,13 @@ func sameMember(a, b Member) bool {
 
 // complete fills in a change's weight and tokens where they were left out.
 func (v *View) complete(c Change) Change {
+	m := &c.Member
+	if old, there := v.settled.Member(c.Old); c.Kind == ChangeReplace && there {
+		m.Weight, m.Tokens = old.Weight, old.Tokens
+	}
 	if c.Kind != ChangeJoin && c.Kind != ChangeWeight {
 		return c
 	}
-	m := &c.Member
 	if m.Weight == 0 {
 		m.Weight = 1
 	}
@@ -311,6 +359,9 @@ func (v *View) Merge(o *View) (changed bool, err error) {
 			next.raise(id, node, mark)
 		}
 	}
+	for id, loss := range o.dead {
+		next.dead[id] = next.dead[id] || loss
+	}
 	next.resolveWith(o.newest)
 	if err := next.bounded(); err != nil {
 		return false, err
@@ -341,16 +392,21 @@ func (v *View) covers(o *View) bool {
 			}
 		}
 	}
+	for id, loss := range o.dead {
+		if mine, known := v.dead[id]; !known || loss && !mine {
+			return false
+		}
+	}
 	return true
 }
 
 func (v *View) sameAs(o *View) bool {
-	return v.settled.id == o.settled.id && maps.EqualFunc(v.pools, o.pools, changeSet.equal) &&
+	return v.settled.id == o.settled.id && maps.EqualFunc(v.pools, o.pools, changeSet.equal) && maps.Equal(v.dead, o.dead) &&
 		maps.EqualFunc(v.marks, o.marks, maps.Equal[map[NodeID]uint8])
 }
 
 func (v *View) bounded() error {
-	if len(v.pools) > maxPools || len(v.marks) > maxMarked {
+	if len(v.pools) > maxPools || len(v.marks) > maxMarked || len(v.dead) > maxDead {
 		return ErrTooLarge
 	}
 	for _, set := range v.pools {

@@ -16,6 +16,14 @@ func join(i int) Change {
 
 func leave(i int) Change { return Change{Kind: ChangeLeave, Member: Member{ID: modelID(i)}} }
 
+func remove(i int) Change { return Change{Kind: ChangeRemove, Member: Member{ID: modelID(i)}} }
+
+func replace(old, i int) Change {
+	return Change{Kind: ChangeReplace, Old: modelID(old), Member: modelMember(i, 7)}
+}
+
+func abort(c Change) Change { return Change{Kind: ChangeAbort, Aborts: c.Name()} }
+
 func founded() *View { return NewView(Found(ClusterID{1}, modelMember(0, 7), 3, 2)) }
 
 // tester is what *testing.T and *rapid.T have in common here.
@@ -203,7 +211,18 @@ func TestConflictingChanges(t *testing.T) {
 		{"leave wins over join", []Change{join(1), leave(1)}, []int{0}, 3, 2},
 		{"leave wins over weight", []Change{join(1), heavy, leave(1)}, []int{0}, 3, 2},
 		{"nobody left: the lowest id stays", []Change{leave(0)}, []int{0}, 3, 2},
-		{"replaced", []Change{leave(0), join(1)}, []int{1}, 3, 2},
+		{"fewer than N would be left", []Change{leave(0), join(1)}, []int{0, 1}, 3, 2},
+		{"as many as N are left", []Change{leave(0), join(1), {Kind: ChangeReplicas, N: 1, MinW: 1}}, []int{1}, 1, 1},
+		{"a removal leaves however few", []Change{remove(0), join(1)}, []int{1}, 3, 2},
+		{"a removal wins over a join", []Change{remove(0), join(0), join(1)}, []int{1}, 3, 2},
+		{"replaced", []Change{replace(0, 1)}, []int{1}, 3, 2},
+		{"a replacement wins over a removal", []Change{replace(0, 1), remove(0)}, []int{1}, 3, 2},
+		{"the first replacement counts", []Change{replace(0, 2), replace(0, 1)}, []int{1}, 3, 2},
+		{"a replacement that leaves again", []Change{replace(0, 1), leave(1)}, []int{0}, 3, 2},
+		{"a replacement of nobody", []Change{replace(5, 1)}, []int{0}, 3, 2},
+		{"aborted join", []Change{join(1), join(2), abort(join(1))}, []int{0, 2}, 3, 2},
+		{"aborted replacement", []Change{replace(0, 1), abort(replace(0, 1))}, []int{0}, 3, 2},
+		{"an abort of an abort aborts nothing", []Change{join(1), abort(join(1)), abort(abort(join(1)))}, []int{0}, 3, 2},
 		{"highest replicas count", []Change{{Kind: ChangeReplicas, N: 2, MinW: 2}, {Kind: ChangeReplicas, N: 5, MinW: 1}}, []int{0}, 5, 2},
 		{"fewer replicas", []Change{{Kind: ChangeReplicas, N: 2, MinW: 1}}, []int{0}, 2, 1},
 	} {
@@ -402,6 +421,7 @@ func TestFence(t *testing.T) {
 func sampleViews(t *rapid.T) []*View {
 	variants := []modelVariant{
 		{members: 3}, {members: 4, shrink: true}, {members: 4, shrink: true, parts: true}, {members: 1, grow: true},
+		{members: 4, deaths: true, aborts: true, parts: true},
 	}
 	variant := rapid.SampledFrom(variants).Draw(t, "variant")
 	m := newModel(rapid.Uint64().Draw(t, "seed"), variant, "")
@@ -452,10 +472,7 @@ func arbitraryViews(t *rapid.T) []*View {
 	settle(t, base)
 	change := rapid.Custom(func(t *rapid.T) Change {
 		i := rapid.IntRange(0, 4).Draw(t, "node")
-		if rapid.Bool().Draw(t, "leave") {
-			return leave(i)
-		}
-		return join(i)
+		return []Change{leave(i), join(i), remove(i), replace(i, (i+1)%5), abort(join(i))}[rapid.IntRange(0, 4).Draw(t, "kind")]
 	})
 	var known []LayoutID
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *View {
@@ -464,6 +481,10 @@ func arbitraryViews(t *rapid.T) []*View {
 		if len(changes) > 0 {
 			at := rapid.SampledFrom([]LayoutID{base.settled.id, base.settled.base, {Epoch: 4}, {Epoch: 1}}).Draw(t, "base")
 			v.pools[at] = makeChangeSet(changes)
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "dead") {
+			id := modelID(rapid.IntRange(0, 4).Draw(t, "who"))
+			v.dead[id] = v.dead[id] || rapid.Bool().Draw(t, "loss")
 		}
 		v.resolve()
 		known = append(known, v.newest.id, LayoutID{Epoch: rapid.Uint64Range(1, 6).Draw(t, "epoch")})

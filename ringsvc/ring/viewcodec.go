@@ -10,7 +10,11 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-const viewVersion = 1
+// A view that marks nobody dead is written in the older version, which every program reads.
+const (
+	viewVersion     = 1
+	viewVersionDead = 2
+)
 
 // ErrMissingLayout says that a view was sent without its settled layout, and the receiver does not know that layout: ask for the whole view.
 var ErrMissingLayout = errors.New("ring: view without its settled layout")
@@ -21,7 +25,11 @@ func (v *View) Encode() []byte { return v.EncodeFor(LayoutID{}) }
 // EncodeFor returns the bytes of the view for a receiver whose settled layout is known: when it is v's too, its document, most of the
 // bytes of a large cluster's view, is left out. The caller owns the bytes.
 func (v *View) EncodeFor(settled LayoutID) []byte {
-	dst := append(make([]byte, 0, 256), viewVersion)
+	version := byte(viewVersion)
+	if len(v.dead) > 0 {
+		version = viewVersionDead
+	}
+	dst := append(make([]byte, 0, 256), version)
 	cluster := v.Cluster()
 	dst = append(dst, cluster[:]...)
 	dst = AppendLayoutID(dst, v.settled.id)
@@ -46,6 +54,18 @@ func (v *View) EncodeFor(settled LayoutID) []byte {
 			dst = append(dst, marks[node])
 		}
 	}
+	if len(v.dead) == 0 {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(v.dead)))
+	for _, node := range v.Dead() {
+		dst = append(dst, node[:]...)
+		if v.dead[node] {
+			dst = append(dst, 1)
+		} else {
+			dst = append(dst, 0)
+		}
+	}
 	return dst
 }
 
@@ -60,7 +80,11 @@ func DecodeView(b []byte) (*View, error) { return DecodeViewFor(b, nil) }
 // out, and is taken instead of an equal one that was not. The input is not kept.
 func DecodeViewFor(b []byte, settled *Layout) (*View, error) {
 	r := reader{b: b}
-	r.version(viewVersion)
+	known := byte(viewVersion)
+	if len(b) > 0 && b[0] == viewVersionDead {
+		known = viewVersionDead
+	}
+	r.version(known)
 	cluster, id := ClusterID(r.id()), r.layoutID()
 	doc := r.take(r.uvarint(uint64(len(r.b)), "length of the layout"))
 	if r.err != nil {
@@ -73,6 +97,9 @@ func DecodeViewFor(b []byte, settled *Layout) (*View, error) {
 	v := NewView(l)
 	r.pools(v)
 	r.marks(v)
+	if known == viewVersionDead {
+		r.dead(v)
+	}
 	if err := r.finish(); err != nil {
 		return nil, err
 	}
@@ -139,5 +166,23 @@ func (r *reader) marks(v *View) {
 			lastNode = node
 			v.raise(id, node, mark)
 		}
+	}
+}
+
+// dead reads the marks of those that are gone for good: at least one, strictly increasing.
+func (r *reader) dead(v *View) {
+	count := r.uvarint(maxDead, "number of dead marks")
+	if r.err == nil && count == 0 {
+		r.fail("no dead marks")
+	}
+	var last NodeID
+	for i := 0; i < count && r.err == nil; i++ {
+		node, loss := NodeID(r.id()), r.byte()
+		if r.err != nil || node.IsZero() || loss > 1 || i > 0 && last.Compare(node) >= 0 {
+			r.fail("dead mark")
+			return
+		}
+		last = node
+		v.dead[node] = loss == 1
 	}
 }
