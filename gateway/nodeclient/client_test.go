@@ -370,7 +370,7 @@ func TestWatchFallsOver(t *testing.T) {
 		s.node(0).start()
 		time.Sleep(time.Second)
 		v := s.view.Clone()
-		l, err := v.Propose([]ring.Change{{Kind: ring.ChangeLeave, Member: ring.Member{ID: nodeID(2)}}})
+		l, err := v.Propose([]ring.Change{{Kind: ring.ChangeReplicas, N: 2, MinW: 2}, {Kind: ring.ChangeLeave, Member: ring.Member{ID: nodeID(2)}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -385,7 +385,7 @@ func TestWatchFallsOver(t *testing.T) {
 func TestStateFollowsTheView(t *testing.T) {
 	play(t, 3, nil, func(t *testing.T, s *scene) {
 		v := s.view.Clone()
-		l, err := v.Propose([]ring.Change{{Kind: ring.ChangeLeave, Member: ring.Member{ID: nodeID(2)}}})
+		l, err := v.Propose([]ring.Change{{Kind: ring.ChangeReplicas, N: 2, MinW: 2}, {Kind: ring.ChangeLeave, Member: ring.Member{ID: nodeID(2)}}})
 		if err != nil {
 			t.Fatal(err)
 		}
