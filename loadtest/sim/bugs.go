@@ -24,6 +24,7 @@ const (
 	EarlyAck    Bug = "earlyack"
 	DropContext Bug = "dropctx"
 	TrustDisk   Bug = "trustdisk"
+	Recount     Bug = "recount"
 	OneEpoch    Bug = "one_epoch"
 	NoFence     Bug = "nofence"
 	SyncOne     Bug = "sync1"
@@ -31,6 +32,9 @@ const (
 	HashBlind   Bug = "hash"
 	AckAll      Bug = "ackall"
 	Stamp       Bug = "stamp"
+	Mute        Bug = "mute"
+	HintTwice   Bug = "hinttwice"
+	HintActor   Bug = "hintactor"
 )
 
 // PlantedBug says what a bug does, and which promise it was expected to break before it was ever run.
@@ -38,6 +42,8 @@ type PlantedBug struct {
 	Bug    Bug
 	What   string
 	Breaks history.Promise
+	// Profile is the kind of swarm that shows it.
+	Profile Profile
 	// Hidden says why few seeds or none show it; empty where the first 200 must.
 	Hidden string
 }
@@ -52,26 +58,30 @@ const (
 // Planted lists all planted bugs.
 func Planted() []PlantedBug {
 	return []PlantedBug{
-		{PutCtx, "a put answers the record's clock, not what it came with and its own dot", history.Durable, ""},
-		{RepeatCtx, "a put without a context that is asked for again answers the clock of the record as it is by then", history.Durable, ""},
-		{Reuse, "a start goes on with the old actor, at an old counter", history.UniqueDots, ""},
-		{Crash, "a start after a crash goes on with the old actor, and skips ahead in the counter", history.Durable, ""},
-		{Reopen, "a node whose engine was reopened goes on with the old actor", history.Durable, ""},
-		{Rollback, "a clean start goes on with the actor on disk, and a counter of one's own that others show is ignored", history.UniqueDots, ""},
-		{Absent, "a failed local read is taken for absence", history.Durable, ""},
-		{PerKey, "counters are each key's own", history.UniqueDots, ""},
-		{Ctx, "the minted clock leaves out the context", history.Faithful, ""},
-		{MintLoses, "a mint drops siblings that its context does not cover", history.Durable, ""},
-		{EarlyAck, "a write is acknowledged before it is synced", history.Current, ""},
-		{DropContext, "a repair is sent without the clock of what its siblings superseded", history.Faithful, ""},
-		{TrustDisk, "an emptied or rolled-back disk is not noticed", history.Current, ""},
-		{OneEpoch, "a write is counted in the newest layout only", history.Current, ""},
-		{NoFence, "nodes take writes of all layouts", history.Current, ""},
-		{SyncOne, "a new owner syncs from one old owner", history.Current, ""},
-		{ReadFence, "nodes answer reads of layouts that are not in use any more", history.Current, ""},
-		{HashBlind, "the numbers of layouts are compared, and not their contents", history.Current, ownChange},
-		{AckAll, "the sync does not wait for acknowledgements, neither of all nor of its sources", history.Current, soonTold},
-		{Stamp, "only the newest layout that a write knows is compared, and not all that are live", history.Current, ownChange},
+		{PutCtx, "a put answers the record's clock, not what it came with and its own dot", history.Durable, Usual, ""},
+		{RepeatCtx, "a put without a context that is asked for again answers the clock of the record as it is by then", history.Durable, Usual, ""},
+		{Reuse, "a start goes on with the old actor, at an old counter", history.UniqueDots, Usual, ""},
+		{Crash, "a start after a crash goes on with the old actor, and skips ahead in the counter", history.Durable, Usual, ""},
+		{Reopen, "a node whose engine was reopened goes on with the old actor", history.Durable, Usual, ""},
+		{Rollback, "a clean start goes on with the actor on disk, and a counter of one's own that others show is ignored", history.UniqueDots, Usual, ""},
+		{Absent, "a failed local read is taken for absence", history.Durable, Usual, ""},
+		{PerKey, "counters are each key's own", history.UniqueDots, Usual, ""},
+		{Ctx, "the minted clock leaves out the context", history.Faithful, Usual, ""},
+		{MintLoses, "a mint drops siblings that its context does not cover", history.Durable, Usual, ""},
+		{EarlyAck, "a write is acknowledged before it is synced", history.Current, Usual, ""},
+		{DropContext, "a repair is sent without the clock of what its siblings superseded", history.Faithful, Usual, ""},
+		{TrustDisk, "an emptied or rolled-back disk is not noticed", history.Current, Usual, ""},
+		{Recount, "an older disk that comes back is taken for the one that was emptied since, by its higher commit number", history.Current, Rollbacks, ""},
+		{OneEpoch, "a write is counted in the newest layout only", history.Current, Usual, ""},
+		{NoFence, "nodes take writes of all layouts", history.Current, Usual, ""},
+		{SyncOne, "a new owner syncs from one old owner", history.Current, Usual, ""},
+		{ReadFence, "nodes answer reads of layouts that are not in use any more", history.Current, Usual, ""},
+		{HashBlind, "the numbers of layouts are compared, and not their contents", history.Current, Proposals, ownChange},
+		{AckAll, "the sync does not wait for acknowledgements, neither of all nor of its sources", history.Current, Hasty, soonTold},
+		{Stamp, "only the newest layout that a write knows is compared, and not all that are live", history.Current, Proposals, ownChange},
+		{Mute, "gateways keep to themselves what they know of layouts", history.Convergent, Proposals, ""},
+		{HintTwice, "a machine that keeps a write for several owners is counted for each of them", history.Durable, Standing, ""},
+		{HintActor, "a fallback goes on with its actor after a hint left that it had written in", history.Durable, Standing, ""},
 	}
 }
 

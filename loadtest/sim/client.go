@@ -113,12 +113,12 @@ func (c *client) get(g *gateway, k, r int, own bool, then func(ok bool)) {
 func (c *client) put(g *gateway, k int, blind bool, then func()) {
 	c.writes++
 	value := fmt.Appendf(nil, "client %d write %d of key %d", c.idx, c.writes, k)
-	tombstone := c.w.chance(c.w.opt.Deletes)
+	tombstone, sloppy := c.w.chance(c.w.opt.Deletes), !c.w.chance(c.w.opt.Strict)
 	if tombstone {
 		value = nil
 	}
 	w := c.w.check.Begin(key(k), value, tombstone)
-	o := &putOp{need: c.w.opt.MinW, write: w, request: fmt.Sprintf("c%d-%d", c.idx, c.writes), named: c.w.chance(0.5)}
+	o := &putOp{need: c.w.opt.MinW, write: w, request: fmt.Sprintf("c%d-%d", c.idx, c.writes), named: c.w.chance(0.5), sloppy: sloppy}
 	if c.w.chance(0.15) {
 		o.need = c.w.opt.N
 	}
@@ -154,7 +154,7 @@ func (c *client) attempt(g *gateway, k int, o *putOp, tries int, then func()) {
 		next := c.gateway()
 		if outcome == history.InDoubt && o.named && tries < 2 && next != nil && !c.stopped && c.w.chance(0.6) {
 			c.w.stats.Retries++
-			c.attempt(next, k, &putOp{need: o.need, write: o.write, request: o.request, named: true, context: o.context, seen: o.seen}, tries+1, then)
+			c.attempt(next, k, &putOp{need: o.need, write: o.write, request: o.request, named: true, sloppy: o.sloppy, context: o.context, seen: o.seen}, tries+1, then)
 			return
 		}
 		then()
@@ -165,7 +165,13 @@ func (c *client) attempt(g *gateway, k int, o *putOp, tries int, then func()) {
 // acked takes in what a put answered.
 func (c *client) acked(k int, o *putOp, began time.Duration) {
 	name := key(k)
-	c.w.check.Acked(o.write, o.dot, o.need, c.w.lossAt >= began)
+	c.w.stats.Hinted += min(o.put.Hinted(), 1)
+	// Only owners are met by reads.
+	owners := o.need - o.put.Hinted()
+	if c.w.bug == HintTwice && o.put.Hinted() == o.put.Acks() {
+		owners = 0
+	}
+	c.w.check.Acked(o.write, o.dot, owners, c.w.lossAt >= began)
 	if c.w.faulty && c.w.faultActive() {
 		c.w.faultAcks++
 	}

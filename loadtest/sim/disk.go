@@ -26,11 +26,12 @@ type disk struct {
 	flaky  float64
 	stored [][]byte
 	open   *diskEngine
+	born   uint64 // drawn when the disk was empty: names the line of commit numbers that began there
 	// meta is what the planted bugs keep here.
 	planted plantedState
 }
 
-func newDisk(d dice) *disk { return &disk{dice: d, place: memory.NewStore()} }
+func newDisk(d dice) *disk { return &disk{dice: d, place: memory.NewStore(), born: d.Uint64()} }
 
 // Open opens the engine. It is an engine.Opener.
 func (d *disk) Open() (engine.Engine, error) {
@@ -55,11 +56,15 @@ func (d *disk) crash() {
 type image struct {
 	keys, values [][]byte
 	planted      plantedState
+	born         uint64
 }
+
+// blank is an empty disk.
+func (d *disk) blank() image { return image{born: d.dice.Uint64()} }
 
 // snapshot copies the disk, for a rollback. It must not be open.
 func (d *disk) snapshot() (image, error) {
-	out := image{planted: d.planted}
+	out := image{planted: d.planted, born: d.born}
 	e, err := d.place.Open()
 	if err != nil {
 		return out, err
@@ -74,7 +79,7 @@ func (d *disk) snapshot() (image, error) {
 // restore replaces all that the disk holds. It must not be open.
 func (d *disk) restore(im image) error {
 	d.place = memory.NewStore()
-	d.stored, d.planted = nil, im.planted
+	d.stored, d.planted, d.born = nil, im.planted, im.born
 	e, err := d.place.Open()
 	if err != nil {
 		return err
@@ -179,7 +184,7 @@ func (e *diskEngine) Iterate(from, to []byte, fn func(k, v []byte) (bool, error)
 
 // damage flips a bit of a record that is damaged. Sometimes the engine's own checks notice; otherwise the bytes go up.
 func (e *diskEngine) damage(key, v []byte) error {
-	if len(key) == 0 || key[0] != 'r' {
+	if len(key) == 0 || key[0] != 'r' && key[0] != 'h' {
 		return nil
 	}
 	if !e.disk.dice.chance(e.disk.flaky) && !slices.ContainsFunc(e.disk.stored, func(k []byte) bool { return string(k) == string(key) }) {

@@ -32,6 +32,8 @@ func faults() []fault {
 		{func(o *Options) float64 { return o.ClockJumps }, (*world).jumpClock},
 		{func(o *Options) float64 { return o.Gates }, (*world).cycleGateway},
 		{func(o *Options) float64 { return o.Layouts }, (*world).changeLayout},
+		{func(o *Options) float64 { return o.Forgets }, (*world).forget},
+		{func(o *Options) float64 { return o.CutOffs }, (*world).cutOff},
 	}
 }
 
@@ -89,6 +91,34 @@ func (w *world) partition() {
 	w.stats.Partitions++
 	w.trace.line("partition %v, one way %v", side, oneWay)
 	w.untilHealed(w.between(100*time.Millisecond, 4*time.Second), func() {
+		w.trace.line("partitions end")
+		w.unblock()
+	})
+}
+
+// cutOff cuts gateways off from all owners of a key, for long enough that others stand in.
+func (w *world) cutOff() {
+	if w.gates[0].state == nil {
+		return
+	}
+	l, name := w.gates[0].state.read, key(w.IntN(w.opt.Keys))
+	for range 4 { // rather one that a machine stands in for which may lose its disk
+		if l.Owns(w.nodes[w.victims[0]].id, slotOf(name)) {
+			name = key(w.IntN(w.opt.Keys))
+		}
+	}
+	for _, g := range w.gates {
+		if g != w.gates[0] && w.chance(0.5) {
+			continue
+		}
+		for _, id := range l.Primaries(slotOf(name)) {
+			at := w.byID(id).idx
+			w.blocked[g.place()][at], w.blocked[at][g.place()] = true, true
+		}
+	}
+	w.stats.Partitions++
+	w.trace.line("gateways are cut off from the owners of %s", name)
+	w.untilHealed(w.between(2*time.Second, 5*time.Second), func() {
 		w.trace.line("partitions end")
 		w.unblock()
 	})
@@ -187,10 +217,22 @@ func (w *world) loseDisk() {
 	if !n.up || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
 		return
 	}
+	if n.snap == nil && w.chance(0.6) { // what it may be rolled back to, later
+		n.stop(true)
+		if im, err := n.disk.snapshot(); err == nil {
+			n.snap = &im
+		}
+		n.restart(w.between(50*time.Millisecond, time.Second))
+		return
+	}
+	w.loseDiskOf(n)
+}
+
+func (w *world) loseDiskOf(n *node) {
 	n.stop(w.chance(w.opt.Clean))
 	w.lossAt = w.now
 	w.stats.DiskLosses++
-	im, what := image{}, "is empty"
+	im, what := n.disk.blank(), "is empty"
 	if n.snap != nil && w.chance(0.7) {
 		im, what = *n.snap, "is rolled back"
 	}
@@ -199,6 +241,35 @@ func (w *world) loseDisk() {
 		w.trace.line("%s: restore: %v", n.name, err)
 	}
 	n.restart(w.between(50*time.Millisecond, 2*time.Second))
+}
+
+// forget lets a machine propose a change and then lose its disk, so that only a gateway knows of the proposal.
+func (w *world) forget() {
+	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
+	if !n.up || n.view == nil || n.doubt || n.view.Newest() != n.view.Settled() || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
+		return
+	}
+	n.joiners, n.forgets = nil, true
+	n.request(w.otherTokens(n.view.Settled().Members()))
+	n.turnSoon(0)
+}
+
+// forgetProposal is what becomes of it.
+func (w *world) forgetProposal(n *node, v *ring.View) {
+	g := w.gates[w.IntN(len(w.gates))]
+	if !g.up {
+		n.merge(v)
+		return
+	}
+	w.stats.Forgotten++
+	w.trace.line("%s tells only %s that it proposes %s", n.name, g.name, v.Newest().ID())
+	g.learn(v.Clone())
+	life := n.life
+	w.after(0, func() { // the disk is at work at this moment
+		if n.up && n.life == life {
+			w.loseDiskOf(n)
+		}
+	})
 }
 
 func (w *world) jumpClock() {
@@ -264,13 +335,17 @@ func (w *world) changeLayout() {
 
 // randomChange lets a member take other tokens, or leave.
 func (w *world) randomChange(members []ring.Member) ring.Change {
-	m := members[w.IntN(len(members))]
 	// Never so many that N do not stay: fewer machines than a promise counts on could not keep it.
 	if w.chance(0.15) && w.leaves < w.opt.Nodes-w.opt.N {
 		w.leaves++
-		return ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: m.ID}}
+		return ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: members[w.IntN(len(members))].ID}}
 	}
-	c := ring.Change{Kind: ring.ChangeWeight, Member: m}
+	return w.otherTokens(members)
+}
+
+// otherTokens lets a member stand elsewhere on the ring.
+func (w *world) otherTokens(members []ring.Member) ring.Change {
+	c := ring.Change{Kind: ring.ChangeWeight, Member: members[w.IntN(len(members))]}
 	c.Member.Tokens = ring.RandomTokens(ring.NodeID{byte(w.IntN(256)), byte(w.IntN(256)), 1}, 1+w.IntN(2*tokens), func(s ring.Slot) bool {
 		return slices.ContainsFunc(members, func(o ring.Member) bool { return slices.Contains(o.Tokens, s) })
 	})

@@ -20,20 +20,25 @@ const (
 	beat          = 250 * time.Millisecond
 	breakAfter    = 1500 * time.Millisecond // of silence on a link, it is taken for broken
 	maxRestarts   = 16
+	standInAfter  = 400 * time.Millisecond
+	spreadAfter   = time.Second
+	maxFallbacks  = 16
 )
 
 // gateway is one gateway process.
 type gateway struct {
-	w     *world
-	idx   int
-	name  string
-	up    bool
-	life  int
-	view  *ring.View
-	state *gateState
-	links []*link
-	ops   []*opBase // under way
-	hedge *quorum.Budget
+	w    *world
+	idx  int
+	name string
+	up   bool
+	life int
+	view *ring.View
+	// changed is when that last changed.
+	changed time.Duration
+	state   *gateState
+	links   []*link
+	ops     []*opBase // under way
+	hedge   *quorum.Budget
 }
 
 // gateState is what a gateway knows of the layouts at one moment. Never modified.
@@ -119,6 +124,7 @@ func (g *gateway) learn(v *ring.View) {
 	} else if changed, err := g.view.Merge(v); err != nil || !changed {
 		return
 	}
+	g.changed = g.w.now
 	known := g.view.Clone()
 	s := &gateState{live: known.Live(), names: known.LiveIDs(), read: known.ReadLayout(), generation: 1}
 	if g.state != nil {
@@ -154,8 +160,21 @@ func (g *gateway) hear(n *node) {
 	g.w.send(n.idx, g.place(), func() {
 		if g.up && g.life == life {
 			g.learn(v)
+			g.spread(n, v)
 		}
 	})
+}
+
+// spread tells a node what it does not know though it has been known here for a while: maybe whoever else knew it has
+// lost its disk.
+func (g *gateway) spread(to *node, told *ring.View) {
+	if g.w.bug == Mute || g.w.now-g.changed < spreadAfter || g.view.Hash() == told.Hash() {
+		return
+	}
+	g.w.stats.Spread++
+	g.w.trace.line("%s tells %s of %s", g.name, to.name, g.view.Newest().ID())
+	mine := g.view.Clone()
+	g.w.send(g.place(), to.idx, func() { to.whenAwake(to.life, func() { to.merge(mine) }) })
 }
 
 // connect opens the links that can be opened.

@@ -17,6 +17,7 @@ type layoutState struct {
 	pulls     *pullTask
 	refill    *pullTask
 	joiners   []ring.Change // changes asked for, not proposed yet
+	forgets   bool          // the disk will be lost once the next proposal is told to a gateway, and to nobody else
 	met       time.Duration
 	gen       int // counts changes of the view
 }
@@ -199,19 +200,27 @@ func (n *node) meet() {
 		return
 	}
 	mine := n.view.Clone()
-	n.tell(to, func() {
+	n.ask(to, func(reply func(func())) {
 		if to.view == nil {
 			return
 		}
 		to.merge(mine)
 		theirs := to.view.Clone()
-		to.tell(n, func() { n.merge(theirs) })
+		reply(func() { n.merge(theirs) })
 	})
 }
 
 // tell has something happen at another node, as the network allows.
 func (n *node) tell(to *node, do func()) {
 	n.w.send(n.idx, to.idx, func() { to.whenAwake(to.life, do) })
+}
+
+// ask has something happen at another node, which may reply: that reaches this process and none after it.
+func (n *node) ask(to *node, do func(reply func(func()))) {
+	life := n.life
+	n.tell(to, func() {
+		do(func(back func()) { n.w.send(to.idx, n.idx, func() { n.whenAwake(life, back) }) })
+	})
 }
 
 // askForView asks some member for a view, and to be proposed.
@@ -224,13 +233,13 @@ func (n *node) askForView() {
 		return
 	}
 	join := ring.Change{Kind: ring.ChangeJoin, Member: n.member()}
-	n.tell(to, func() {
+	n.ask(to, func(reply func(func())) {
 		if to.view == nil {
 			return
 		}
 		to.request(join)
 		theirs := to.view.Clone()
-		to.tell(n, func() {
+		reply(func() {
 			if n.view != nil || n.busy {
 				return
 			}
@@ -263,13 +272,16 @@ func (n *node) propose() {
 		return
 	}
 	var changes []ring.Change
+	leaving := 0
 	for _, c := range n.joiners {
 		_, in := settled.Member(c.Member.ID)
 		if c.Kind == ring.ChangeJoin && in || c.Kind != ring.ChangeJoin && !in {
 			continue
 		}
-		if c.Kind == ring.ChangeLeave && len(settled.Members()) <= n.w.opt.N {
-			continue
+		if c.Kind == ring.ChangeLeave {
+			if leaving++; len(settled.Members())-leaving < n.w.opt.N {
+				continue
+			}
 		}
 		changes = append(changes, c)
 	}
@@ -283,6 +295,11 @@ func (n *node) propose() {
 		return
 	}
 	n.putView(v, func() {
+		if n.forgets {
+			n.forgets = false
+			n.w.forgetProposal(n, v)
+			return
+		}
 		n.merge(v)
 		n.w.trace.line("%s proposes %s with %d changes", n.name, v.Newest().ID(), len(changes))
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/kv"
+	"github.com/dotring/dotring/storagenode/merkle"
 )
 
 // epoch0 is what a clock shows at the beginning of a run.
@@ -40,6 +41,8 @@ type node struct {
 	store     *kv.Store
 	step      *kv.Stepper
 	planted   *planted
+	sums      *sums
+	passes    map[ring.NodeID]*passing
 	committed bool // a commit is planned
 	turning   bool // a turn of the layout driver is planned
 	layoutState
@@ -52,6 +55,7 @@ type node struct {
 	// What the machine or its peers remember when the disk does not.
 	doubt      bool   // the disk may lack what was acknowledged; durable
 	remembered uint64 // the highest commit number told to peers
+	born       uint64 // of the disk that it is of: an emptied disk begins to count again, and an older one may come back
 }
 
 func (n *node) member() ring.Member {
@@ -86,6 +90,9 @@ func (n *node) start() error {
 	if n.life%2 == 1 {
 		cfg.CacheBytes = 0
 	}
+	cfg.Hints.BytesMax = n.w.opt.HintBytes
+	n.sums = &sums{slots: make(map[ring.Slot]merkle.Sum)}
+	cfg.Observer = n.sums
 	store, step, err := kv.OpenStepped(cfg)
 	if err != nil {
 		return err
@@ -93,10 +100,15 @@ func (n *node) start() error {
 	n.store, n.step = store, step
 	n.up, n.started, n.committed, n.turning = true, true, false, false
 	n.life++
+	n.passes = make(map[ring.NodeID]*passing)
 	n.planted = newPlanted(n)
 	n.layoutState = layoutState{}
 	now := store.Stats().CommitNumber
-	if now < n.remembered && n.w.bug != TrustDisk {
+	if n.born == 0 {
+		n.born = n.disk.born
+	}
+	other := n.disk.born != n.born && n.w.bug != Recount
+	if (now < n.remembered || other) && n.w.bug != TrustDisk {
 		n.doubt = true
 	}
 	n.w.trace.line("%s starts, life %d, commit %d of %d, doubt %v", n.name, n.life, now, n.remembered, n.doubt)
@@ -105,6 +117,8 @@ func (n *node) start() error {
 	}
 	n.turnSoon(0)
 	n.later(100*time.Millisecond, n.housekeep)
+	n.handsOff()
+	n.compares()
 	return nil
 }
 
@@ -193,7 +207,7 @@ func (n *node) commitSoon() {
 		if n.store.Stats().Reopenings != before {
 			n.planted.reopened()
 		}
-		if n.store.Stats().Available {
+		if n.store.Stats().Available && n.disk.born == n.born {
 			n.remembered = max(n.remembered, n.store.Stats().CommitNumber)
 		}
 		if more {
@@ -262,6 +276,8 @@ type request struct {
 	seen   history.Known // what the mint's context stands for
 	record []byte
 	fenced bool // a client's write, and no repair
+	// hintFor are the owners that a mint or a write is to be kept for.
+	hintFor []ring.NodeID
 }
 
 // response is what a node answers.
@@ -315,7 +331,7 @@ func (n *node) read(r *request) response {
 	if !n.admitRead(r.read) {
 		return n.refusal()
 	}
-	rec, err := n.store.Read(r.key)
+	rec, err := n.recordHere(r.key)
 	switch {
 	case errors.Is(err, kv.ErrNotFound):
 		return response{absent: true}
@@ -331,6 +347,14 @@ func (n *node) read(r *request) response {
 	return response{digest: digest}
 }
 
+// recordHere is what a read is answered from: at a node that does not own the key, what it keeps for others.
+func (n *node) recordHere(key []byte) ([]byte, error) {
+	if n.view.ReadLayout().Owns(n.id, ring.SlotOf(key)) {
+		return n.store.Read(key)
+	}
+	return n.store.ReadHeld(key)
+}
+
 func (n *node) refusal() response { return response{cause: quorum.Fenced, view: n.view.Clone()} }
 
 func (n *node) apply(r *request, answer func(response)) {
@@ -340,7 +364,7 @@ func (n *node) apply(r *request, answer func(response)) {
 	}
 	alive := n.alive()
 	n.planted.hear(r.key, r.record)
-	err := n.store.Apply(r.key, r.record, func(_ bool, err error) {
+	done := func(err error) {
 		if !alive() || n.w.bug == EarlyAck {
 			return
 		}
@@ -348,9 +372,17 @@ func (n *node) apply(r *request, answer func(response)) {
 			answer(response{cause: causeOf(err)})
 			return
 		}
-		n.keepForReplay(r)
+		if len(r.hintFor) == 0 {
+			n.keepForReplay(r.key, r.record)
+		}
 		answer(response{durable: true})
-	})
+	}
+	var err error
+	if len(r.hintFor) > 0 {
+		err = n.store.ApplyHint(r.hintFor, r.key, r.record, done)
+	} else {
+		err = n.store.Apply(r.key, r.record, func(_ bool, err error) { done(err) })
+	}
 	n.commitSoon()
 	switch {
 	case err != nil:
@@ -361,14 +393,14 @@ func (n *node) apply(r *request, answer func(response)) {
 }
 
 // keepForReplay keeps some of what became durable here, unless this is a machine that may forget it.
-func (n *node) keepForReplay(r *request) {
+func (n *node) keepForReplay(key, rec []byte) {
 	if !slices.Contains(n.w.victims, n.idx) && len(n.w.replays) < maxReplays && n.w.chance(0.1) {
-		n.w.replays = append(n.w.replays, replay{n.idx, r.key, r.record})
+		n.w.replays = append(n.w.replays, replay{n.idx, slices.Clone(key), slices.Clone(rec)})
 	}
 }
 
 func (n *node) mint(r *request, answer func(response)) {
-	if !n.view.ReadLayout().Owns(n.id, ring.SlotOf(r.key)) {
+	if len(r.hintFor) == 0 && !n.view.ReadLayout().Owns(n.id, ring.SlotOf(r.key)) {
 		answer(response{cause: quorum.Unavailable})
 		return
 	}
@@ -377,10 +409,10 @@ func (n *node) mint(r *request, answer func(response)) {
 		return
 	}
 	m := r.mint
-	m.Key, m.Deadline = r.key, n.clock().Add(r.left)
+	m.Key, m.Deadline, m.HintFor = r.key, n.clock().Add(r.left), r.hintFor
 	seen := r.seen
 	if m.Context == nil {
-		if local, err := n.newest(r.key); err == nil {
+		if local, err := n.newest(r.key, len(r.hintFor) > 0); err == nil {
 			seen = n.w.check.Knows(string(r.key), local)
 		}
 	}
@@ -438,11 +470,15 @@ func (n *node) journal(r *request, m kv.Minted, seen history.Known) {
 	n.w.check.Observe(string(r.key), set, "mint at "+n.name)
 }
 
-// newest returns the key's newest local state, as an observer sees it whom a flaky disk does not trouble.
-func (n *node) newest(key []byte) (causal.Set, error) {
+// newest returns the key's newest local state, as an observer sees it whom a flaky disk does not trouble: with held, also
+// what is kept for others.
+func (n *node) newest(key []byte, held bool) (causal.Set, error) {
 	flaky := n.disk.flaky
 	n.disk.flaky = 0
 	defer func() { n.disk.flaky = flaky }()
+	if held {
+		return n.step.NewestHeld(key)
+	}
 	rec, err := n.step.Newest(key)
 	if err != nil || rec == nil {
 		return causal.Set{}, err

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/dotring/dotring/gateway/quorum"
@@ -226,6 +227,8 @@ type putOp struct {
 	seen     history.Known
 	request  string
 	named    bool // the client chose the request id
+	sloppy   bool // others may stand in for owners
+	standIns bool // and there are some
 	put      quorum.Put
 	base     []byte
 	record   []byte
@@ -259,11 +262,30 @@ func (o *putOp) config() quorum.PutConfig {
 	for _, l := range o.state.live {
 		cfg.Layouts = append(cfg.Layouts, quorum.PutLayout{ID: l.ID(), Owners: l.Primaries(o.slot), Need: l.EffectiveW(min(o.need, l.N()))})
 	}
+	if o.g.w.bug == HintTwice && o.sloppy && !slices.ContainsFunc(o.state.read.Primaries(o.slot), o.connected) {
+		for i := range cfg.Layouts { // one machine keeps the write for several owners, and is counted for each
+			cfg.Layouts[i].Need = 1
+		}
+	}
+	live := o.state.live
 	if o.g.w.bug == OneEpoch {
 		cfg.Layouts, cfg.Read = cfg.Layouts[len(cfg.Layouts)-1:], 0
+		live = live[len(live)-1:]
+	}
+	o.standIns = o.sloppy && slices.ContainsFunc(live, func(l *ring.Layout) bool { return len(l.Members()) > l.Replicas() })
+	if o.standIns {
+		lists := make([][]ring.NodeID, len(live))
+		cfg.Fallbacks = func(l int) []ring.NodeID {
+			if lists[l] == nil {
+				lists[l] = live[l].Fallbacks(o.slot, make([]ring.NodeID, 0, 4), maxFallbacks)
+			}
+			return lists[l]
+		}
 	}
 	return cfg
 }
+
+func (o *putOp) connected(id ring.NodeID) bool { return o.g.candidate(id).Connected }
 
 // steps does what the decider wants.
 func (o *putOp) steps() {
@@ -273,7 +295,7 @@ func (o *putOp) steps() {
 			o.sendMint(s.Replica)
 		case quorum.Apply:
 			left := max(replicateFor, o.due-o.g.w.now)
-			o.send(s.Replica, &request{op: opApply, key: o.key, left: left, live: o.state.names, record: o.record, fenced: true})
+			o.send(s.Replica, &request{op: opApply, key: o.key, left: left, live: o.state.names, record: o.record, fenced: true, hintFor: o.put.HintFor(s.Replica)})
 		case quorum.Gather:
 			o.gather()
 		case quorum.Finish:
@@ -305,6 +327,7 @@ func (o *putOp) sendMint(i int) {
 	r.mint.Value, r.mint.Tombstone, r.mint.ContentType = o.write.Value, o.write.Tombstone, "text/plain"
 	r.mint.Checksum, r.mint.Context, r.mint.Base = record.Checksum(o.write.Value), o.context, o.base
 	r.mint.RequestID, r.mint.ClientRequestID = o.request, o.named
+	r.hintFor = o.put.HintFor(i)
 	o.send(i, r)
 }
 
@@ -312,11 +335,35 @@ func (o *putOp) send(i int, r *request) {
 	to, round, issued := o.put.Node(i), o.put.Round(), false
 	o.g.call(to, r, func(a answer) {
 		if o.ended {
+			o.afterwards(to, &a)
 			return
 		}
 		o.answer(to, round, r.op, &issued, &a)
 		o.steps()
 	})
+}
+
+// afterwards sees to it that a write that reached its quorum is kept also for an owner that turns out to have missed it.
+func (o *putOp) afterwards(to ring.NodeID, a *answer) {
+	cause := a.cause
+	if cause == quorum.None {
+		cause = a.resp.cause
+	}
+	i := o.put.Find(to)
+	if !o.standIns || o.put.Verdict() != quorum.Reached || cause == quorum.None || i < 0 {
+		return
+	}
+	for _, k := range o.put.Missed(i, cause) {
+		o.send(k, &request{op: opApply, key: o.key, left: replicateFor, live: o.state.names, record: o.record, fenced: true, hintFor: o.put.HintFor(k)})
+	}
+}
+
+// late lets others stand in for those that have not answered.
+func (o *putOp) late() {
+	if !o.ended && o.standIns {
+		o.put.Late()
+		o.steps()
+	}
 }
 
 // gather reads all replicas for a record that covers the context's dots.
@@ -395,6 +442,7 @@ func (o *putOp) minted(i, round int, issued *bool, a *answer) {
 		*issued = true
 		o.record, o.set, o.dot = a.resp.record, set, a.resp.dot
 		o.put.Issued(i)
+		o.g.later(standInAfter, o.late)
 		if a.resp.durable {
 			o.put.Durable(i, round)
 		}

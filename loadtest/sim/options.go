@@ -36,11 +36,17 @@ type Options struct {
 	Damages    float64 // rate of stored bytes damaged for good
 	DiskLoss   float64 // rate at which one machine finds its disk empty or rolled back
 	ClockJumps float64
-	Gates      float64 // rate at which a gateway goes or comes
-	Layouts    float64 // rate of layout changes: joins, weights, leaves
-	Upheaval   bool    // layout changes concern several members, and come from several members at once
-	Blind      float64 // share of writes without a context
-	Deletes    float64 // share of writes that delete
+	Gates      float64       // rate at which a gateway goes or comes
+	Layouts    float64       // rate of layout changes: joins, weights, leaves
+	CutOffs    float64       // rate at which gateways are cut off from the owners of a key
+	Least      time.Duration // of the first phase, in simulated time; 0 is the usual
+	Forgets    float64       // rate of proposals that only a gateway remembers
+	Upheaval   bool          // layout changes concern several members, and come from several members at once
+	Blind      float64       // share of writes without a context
+	Deletes    float64       // share of writes that delete
+	Strict     float64       // share of writes that only owners may take
+	HintBytes  int64         // that a node keeps for others
+	Compare    time.Duration // how often a node compares what it holds with another's; 0 for never before healing
 }
 
 // quiet is a cluster without faults.
@@ -48,14 +54,88 @@ func quiet() Options {
 	return Options{
 		Nodes: 4, Spares: 2, N: 3, MinW: 2, Gateways: 2, Clients: 6, Keys: 5,
 		Think: 20 * time.Millisecond, Latency: time.Millisecond, Commit: 2 * time.Millisecond, News: 200 * time.Millisecond, Gossip: 60 * time.Millisecond,
-		Blind: 0.2, Deletes: 0.15, OneWay: 0.3, Clean: 0.3,
+		Blind: 0.2, Deletes: 0.15, OneWay: 0.3, Clean: 0.3, Strict: 0.2, HintBytes: 1 << 20, Compare: 2 * time.Second,
 	}
 }
 
-// Swarm draws options from a seed: each fault is off in about half of all runs, so that one cannot always hide
-// another, and sometimes extreme (Groce et al., "Swarm Testing", 2012).
-func Swarm(seed uint64) Options {
+// Profile is a kind of swarm that makes one family of mistakes likely.
+type Profile string
+
+// The profiles. The usual mix holds a few runs of each of the others.
+const (
+	Usual     Profile = ""
+	Standing  Profile = "standing"  // gateways are cut off from owners, and others stand in
+	Proposals Profile = "proposals" // proposals meet, and their proposers forget them
+	Hasty     Profile = "hasty"     // changes of layouts while gateways and messages lag behind
+	Rollbacks Profile = "rollbacks" // disks are rolled back, all the time
+)
+
+// Profiles lists all but the usual mix.
+func Profiles() []Profile { return []Profile{Standing, Proposals, Hasty, Rollbacks} }
+
+// Swarm draws options from a seed.
+func Swarm(seed uint64, p Profile) Options {
 	d := newDice(seed, 1)
+	o := usual(d)
+	if p == Usual && d.chance(0.2) {
+		p = Profiles()[d.IntN(len(Profiles()))]
+	}
+	switch p {
+	case Standing:
+		o.standing(d)
+	case Proposals:
+		o.proposals(d)
+	case Hasty:
+		o.hasty(d)
+	case Rollbacks:
+		o.rollbacks(d)
+	}
+	return o
+}
+
+// calm turns off what a profile does not need.
+func (o *Options) calm() {
+	o.Upheaval, o.N, o.MinW = false, 3, 2
+	for _, f := range []*float64{&o.Tail, &o.Loss, &o.Twice, &o.Partitions, &o.Crashes, &o.Pauses, &o.Slow, &o.DiskFails, &o.DiskFull, &o.Flaky,
+		&o.Damages, &o.DiskLoss, &o.ClockJumps, &o.Gates, &o.Layouts} {
+		*f = 0
+	}
+}
+
+func (o *Options) standing(d dice) {
+	o.calm()
+	o.Spares, o.Gateways, o.Clients = 0, 2+d.IntN(3), 8
+	o.CutOffs, o.DiskLoss, o.Least = 0.2+0.2*d.Float64(), 0.2+0.3*d.Float64(), 15*time.Second
+	o.Nodes, o.Keys, o.Think = 4+d.IntN(2), 2+d.IntN(4), 100*time.Millisecond
+	o.Strict, o.HintBytes, o.Compare = 0, 1<<20, 0
+}
+
+func (o *Options) proposals(d dice) {
+	o.upheaval(d)
+	o.calm()
+	o.Nodes, o.Spares, o.Gateways, o.Keys = 4+d.IntN(3), 0, 3+d.IntN(6), 80
+	o.Layouts, o.Forgets, o.Loss = 0.5+d.Float64(), 0.3+0.7*d.Float64(), 0.1*d.Float64()
+	o.News, o.Compare, o.Strict = 15*time.Second, 0, 1
+}
+
+func (o *Options) hasty(d dice) {
+	o.upheaval(d)
+	o.calm()
+	o.Upheaval, o.Nodes, o.Gateways, o.Clients, o.Keys = true, 5+d.IntN(3), 12+d.IntN(12), 24, 80
+	o.Layouts, o.Loss, o.Tail = 2+3*d.Float64(), 0.1+0.1*d.Float64(), 0.2*d.Float64()
+	o.News, o.Gossip, o.Compare, o.Strict = 30*time.Second, time.Second, 0, 1
+}
+
+func (o *Options) rollbacks(d dice) {
+	o.calm()
+	o.Keys, o.Clients, o.Spares = 2+d.IntN(3), 6+d.IntN(6), 0
+	o.DiskLoss, o.Clean = 1+2*d.Float64(), 0.5+0.5*d.Float64()
+	o.Loss, o.Crashes = 0.02*d.Float64(), 0.3*d.Float64()
+}
+
+// usual draws each fault off in about half of all runs, so that one cannot always hide another, and sometimes extreme
+// (Groce et al., "Swarm Testing", 2012).
+func usual(d dice) Options {
 	o := quiet()
 	o.Nodes, o.Spares = 3+d.IntN(3), d.IntN(4)
 	if d.chance(0.15) {
@@ -65,6 +145,9 @@ func Swarm(seed uint64) Options {
 	o.Blind, o.Deletes = d.Float64()*0.5, d.Float64()*0.4
 	o.Commit = d.between(500*time.Microsecond, 8*time.Millisecond)
 	o.News = []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 4 * time.Second}[d.IntN(3)]
+	o.Strict = []float64{0, 0.2, 1}[d.IntN(3)]
+	o.HintBytes = []int64{1 << 20, 1 << 20, 2000}[d.IntN(3)]
+	o.Compare = []time.Duration{0, 500 * time.Millisecond, 3 * time.Second}[d.IntN(3)]
 	rate := func(on, usual float64) float64 {
 		if !d.chance(on) {
 			return 0
@@ -116,6 +199,7 @@ func (o *Options) upheaval(d dice) {
 func (o Options) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "nodes %d+%d N=%d W=%d gateways %d clients %d keys %d", o.Nodes, o.Spares, o.N, o.MinW, o.Gateways, o.Clients, o.Keys)
+	fmt.Fprintf(&b, " strict %.3g hint-bytes %d compare %s", o.Strict, o.HintBytes, o.Compare)
 	for _, f := range []struct {
 		name string
 		v    float64
@@ -123,7 +207,7 @@ func (o Options) String() string {
 		{"tail", o.Tail}, {"loss", o.Loss}, {"twice", o.Twice}, {"partitions", o.Partitions}, {"crashes", o.Crashes},
 		{"pauses", o.Pauses}, {"slow", o.Slow}, {"disk-fails", o.DiskFails}, {"disk-full", o.DiskFull}, {"flaky", o.Flaky},
 		{"damages", o.Damages}, {"disk-loss", o.DiskLoss}, {"clock-jumps", o.ClockJumps}, {"gateways", o.Gates},
-		{"layouts", o.Layouts},
+		{"layouts", o.Layouts}, {"forgets", o.Forgets}, {"cut-offs", o.CutOffs},
 	} {
 		if f.v > 0 {
 			fmt.Fprintf(&b, " %s %.3g", f.name, f.v)

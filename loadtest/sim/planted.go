@@ -25,11 +25,14 @@ type planted struct {
 	byHand  bool
 	actor   causal.Actor
 	counter uint64
+	// others is the actor of what is minted for others, and how far it has counted.
+	others  causal.Actor
+	counted uint64
 }
 
 func newPlanted(n *node) *planted {
 	p := &planted{n: n, bug: n.w.bug}
-	p.byHand = slices.Contains([]Bug{Reuse, Crash, Reopen, Rollback, Absent, PerKey, Ctx, MintLoses, byHand}, p.bug)
+	p.byHand = slices.Contains([]Bug{Reuse, Crash, Reopen, Rollback, Absent, PerKey, Ctx, MintLoses, HintActor, byHand}, p.bug)
 	if !p.byHand {
 		return p
 	}
@@ -45,6 +48,7 @@ func newPlanted(n *node) *planted {
 	default:
 		p.renew()
 	}
+	p.renewOthers()
 	n.disk.planted.clean = false
 	return p
 }
@@ -52,6 +56,21 @@ func newPlanted(n *node) *planted {
 func (p *planted) renew() {
 	p.n.w.Read(p.actor[:])
 	p.counter = 0
+}
+
+func (p *planted) renewOthers() {
+	p.n.w.Read(p.others[:])
+	p.counted = 0
+}
+
+// dropping gives up the actor for others, before a hint that it has written in leaves.
+func (p *planted) dropping(key, rec []byte) {
+	if !p.byHand || p.bug == HintActor {
+		return
+	}
+	if clock, err := record.DecodeClock(key, rec); err != nil || clock.Get(p.others) > 0 {
+		p.renewOthers()
+	}
 }
 
 // stopped leaves the mark of a clean stop.
@@ -63,6 +82,7 @@ func (p *planted) stopped() {
 func (p *planted) reopened() {
 	if p.byHand && p.bug != Reopen {
 		p.renew()
+		p.renewOthers()
 	}
 }
 
@@ -71,8 +91,12 @@ func (p *planted) hear(key, rec []byte) {
 	if !p.byHand || p.bug == Rollback {
 		return
 	}
-	if clock, err := record.DecodeClock(key, rec); err == nil && clock.Get(p.actor) > p.counter && p.bug != PerKey {
+	clock, err := record.DecodeClock(key, rec)
+	if err == nil && clock.Get(p.actor) > p.counter && p.bug != PerKey {
 		p.renew()
+	}
+	if err == nil && clock.Get(p.others) > p.counted {
+		p.renewOthers()
 	}
 }
 
@@ -81,7 +105,7 @@ func (p *planted) mint(m kv.Mint, durable func(error)) (kv.Minted, error) {
 	if !p.byHand {
 		return p.n.store.Mint(m, durable)
 	}
-	local, err := p.n.newest(m.Key)
+	local, err := p.n.newest(m.Key, len(m.HintFor) > 0)
 	if err != nil {
 		return kv.Minted{}, err
 	}
@@ -100,19 +124,32 @@ func (p *planted) mint(m kv.Mint, durable func(error)) (kv.Minted, error) {
 			}
 		}
 	}
+	dot := p.issue(local, m)
+	set := p.merge(local, m, dot)
+	rec := record.Append(nil, m.Key, set)
+	if len(m.HintFor) > 0 {
+		err = p.n.store.ApplyHint(m.HintFor, m.Key, slices.Clone(rec), durable)
+	} else {
+		err = p.n.store.Apply(m.Key, slices.Clone(rec), func(_ bool, err error) { durable(err) })
+	}
+	if err != nil {
+		return kv.Minted{}, err
+	}
+	return kv.Minted{Record: rec, Dot: dot}, nil
+}
+
+// issue returns the dot of a mint.
+func (p *planted) issue(local causal.Set, m kv.Mint) causal.Dot {
+	if len(m.HintFor) > 0 {
+		p.counted++
+		return causal.Dot{Actor: p.others, Counter: p.counted}
+	}
 	p.counter++
 	if p.bug == PerKey {
 		p.counter = local.Clock.Get(p.actor) + 1
 	}
 	p.n.disk.planted.actor, p.n.disk.planted.counter = p.actor, p.counter
-	dot := causal.Dot{Actor: p.actor, Counter: p.counter}
-	set := p.merge(local, m, dot)
-	rec := record.Append(nil, m.Key, set)
-	err = p.n.store.Apply(m.Key, slices.Clone(rec), func(_ bool, err error) { durable(err) })
-	if err != nil {
-		return kv.Minted{}, err
-	}
-	return kv.Minted{Record: rec, Dot: dot}, nil
+	return causal.Dot{Actor: p.actor, Counter: p.counter}
 }
 
 // merge is causal.Mint without its checks, and with the bug.

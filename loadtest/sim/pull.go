@@ -77,13 +77,13 @@ func (n *node) pull(t *pullTask, g *pullGroup) {
 		}
 	}
 	n.later(pullRetry, fail) // unless it has gone on by then
-	n.tell(from, func() {
+	n.ask(from, func(reply func(func())) {
 		keys, recs, ok := from.page(t.layout, g.ranges)
-		from.tell(n, func() {
+		reply(func() {
 			if g.attempt != attempt || !ok {
 				return
 			}
-			n.take(keys, recs, func(stored bool) {
+			n.take(keys, recs, func(_ int, stored bool) {
 				if g.attempt != attempt || !stored {
 					return
 				}
@@ -120,25 +120,33 @@ func (n *node) page(layout ring.LayoutID, ranges []ring.Range) (keys, recs [][]b
 	return keys, recs, true
 }
 
-// take stores what was pulled, and says once whether all of it is durable.
-func (n *node) take(keys, recs [][]byte, then func(bool)) {
-	waiting, stored := len(keys), true
+// take stores what came from another node, and says once how much of it was new and whether all of it is durable.
+func (n *node) take(keys, recs [][]byte, then func(news int, stored bool)) {
+	waiting, news, stored := len(keys), 0, true
 	if waiting == 0 {
-		then(true)
+		then(0, true)
 		return
 	}
 	alive := n.alive()
-	done := func(err error) {
+	done := func(i int, changed bool, err error) {
 		waiting--
 		stored = stored && err == nil
+		switch {
+		case err != nil:
+		case changed:
+			news++
+			fallthrough
+		default:
+			n.keepForReplay(keys[i], recs[i])
+		}
 		if waiting == 0 && alive() {
-			then(stored)
+			then(news, stored)
 		}
 	}
 	for i := range keys {
 		n.planted.hear(keys[i], recs[i])
-		if err := n.store.Apply(keys[i], recs[i], func(_ bool, err error) { done(err) }); err != nil {
-			done(err)
+		if err := n.store.Apply(keys[i], recs[i], func(changed bool, err error) { done(i, changed, err) }); err != nil {
+			done(i, false, err)
 		}
 	}
 	n.commitSoon()
@@ -159,7 +167,7 @@ func (n *node) healDoubt() {
 		return
 	}
 	n.refill, n.doubt = nil, false
-	n.remembered = n.store.Stats().CommitNumber
+	n.remembered, n.born = n.store.Stats().CommitNumber, n.disk.born
 	n.w.trace.line("%s is in doubt no longer", n.name)
 }
 
@@ -167,29 +175,19 @@ func (n *node) healDoubt() {
 // live one.
 func (n *node) refillPulls(settled *ring.Layout) []ring.Pull {
 	need := settled.Replicas() - settled.EffectiveW(settled.MinW()) + 1
-	bounds := []ring.Slot{0, ring.Slots}
-	for _, l := range n.view.Live() {
-		for _, m := range l.Members() {
-			for _, t := range m.Tokens {
-				bounds = append(bounds, t+1) // a slot belongs to the first token at or after it
-			}
-		}
-	}
-	slices.Sort(bounds)
-	bounds = slices.Compact(bounds)
 	var out []ring.Pull
-	for i, from := range bounds[:len(bounds)-1] {
+	for _, r := range segments(n.view.Live()...) {
 		owned := false
 		for _, l := range n.view.Live() {
-			owned = owned || l.Owns(n.id, from)
+			owned = owned || l.Owns(n.id, r.From)
 		}
 		if !owned {
 			continue
 		}
-		owners := slices.DeleteFunc(slices.Clone(settled.Primaries(from)), func(id ring.NodeID) bool { return id == n.id })
+		owners := slices.DeleteFunc(slices.Clone(settled.Primaries(r.From)), func(id ring.NodeID) bool { return id == n.id })
 		slices.SortFunc(owners, ring.NodeID.Compare)
 		if len(owners) > 0 {
-			out = append(out, ring.Pull{Range: ring.Range{From: from, To: bounds[i+1]}, Sources: owners, Need: min(need, len(owners))})
+			out = append(out, ring.Pull{Range: r, Sources: owners, Need: min(need, len(owners))})
 		}
 	}
 	return out

@@ -1,12 +1,15 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/dotring/dotring/loadtest/history"
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/merkle"
 )
 
 // MinAcks is how many writes must be acknowledged while something is wrong for a run to count.
@@ -14,10 +17,13 @@ const MinAcks = 300
 
 // Config says what to run.
 type Config struct {
-	Seed uint64
+	Seed    uint64
+	Profile Profile
 	// Options, where not nil, replace those that Swarm draws from the seed.
 	Options *Options
 	Bug     Bug
+	// Most bounds the first phase, in simulated time; 0 is two minutes.
+	Most time.Duration
 	// Trace takes a line for each thing that happens; nil for none.
 	Trace io.Writer
 }
@@ -25,6 +31,7 @@ type Config struct {
 // Result is what came of a run.
 type Result struct {
 	Seed       uint64
+	Profile    Profile
 	Options    Options
 	Hash       uint64 // of the trace: the same for the same Config and program
 	Violations []history.Violation
@@ -43,7 +50,7 @@ const (
 
 // Run simulates one seed. The error is one of the simulator itself; broken promises are in the result.
 func Run(cfg Config) (Result, error) {
-	opt := Swarm(cfg.Seed)
+	opt := Swarm(cfg.Seed, cfg.Profile)
 	if cfg.Options != nil {
 		opt = *cfg.Options
 	}
@@ -58,12 +65,12 @@ func Run(cfg Config) (Result, error) {
 	if opt.Upheaval {
 		w.runUntil(2*leastTime, broken)
 	}
-	w.runUntil(leastTime, broken)
-	w.runUntil(mostTime, func() bool { return broken() || w.faultAcks >= MinAcks })
+	w.runUntil(cmp.Or(opt.Least, leastTime), broken)
+	w.runUntil(cmp.Or(cfg.Most, mostTime), func() bool { return broken() || w.faultAcks >= MinAcks })
 	if !broken() {
 		w.heal()
 	}
-	res := Result{Seed: cfg.Seed, Options: opt, Violations: w.check.Violations(), Counted: w.faultAcks >= MinAcks,
+	res := Result{Seed: cfg.Seed, Profile: cfg.Profile, Options: opt, Violations: w.check.Violations(), Counted: w.faultAcks >= MinAcks,
 		Stats: w.stats, Simulated: w.now}
 	res.Stats.Writes, res.Stats.Acked = w.check.Counts()
 	res.Stats.FaultAcks = w.faultAcks
@@ -90,14 +97,20 @@ func (w *world) heal() {
 		return
 	}
 	w.runUntil(w.now+replicateFor+time.Second, nil) // what was sent is delivered, or has expired
+	w.runUntil(w.now+healTime, w.quiet)
 	rounds := 0
-	for ; rounds < 20 && !w.repairRound(); rounds++ {
+	for ; rounds < 20 && !w.compareAll(); rounds++ {
 	}
 	w.stats.Healed = w.now - begin
-	before := w.stats.Repairs
+	before, fetched := w.stats.Repairs, w.stats.Fetched
 	w.repairRound()
-	if w.stats.Repairs != before {
-		w.check.Break(history.Convergent, "repairs go on after %d rounds", rounds)
+	w.compareAll()
+	if w.stats.Repairs != before || w.stats.Fetched != fetched {
+		w.check.Break(history.Convergent, "%d repairs by reads and %d by comparison after %d rounds of comparisons", w.stats.Repairs-before,
+			w.stats.Fetched-fetched, rounds)
+	}
+	if !w.quiet() {
+		w.check.Break(history.Convergent, "the cluster does not stay at rest: %s", w.unrest())
 	}
 	w.check.Finish()
 	w.judge()
@@ -150,6 +163,9 @@ func (w *world) unrest() string {
 		case n.busy || len(n.joiners) > 0:
 			return n.name + " is busy with layouts"
 		}
+		if kept, _, _ := n.store.HintTotals(); kept > 0 {
+			return fmt.Sprintf("%s keeps %d hints", n.name, kept)
+		}
 		if at := n.view.Settled().ID().String(); id == "" {
 			id = at
 		} else if id != at {
@@ -164,11 +180,24 @@ func (w *world) unrest() string {
 	return ""
 }
 
-// repairRound lets whatever makes replicas alike do its work once, and says whether there was nothing to do. This is
-// the one place where such mechanisms are driven after healing; the one there is now is read repair, so every gateway
-// reads every key from all replicas.
-func (w *world) repairRound() (quiet bool) {
-	before := w.stats.Repairs
+// compareAll lets every node compare with every other once, and says whether that changed nothing.
+func (w *world) compareAll() (quiet bool) {
+	before := w.stats.Fetched
+	for _, a := range w.nodes {
+		for _, b := range w.nodes {
+			if a == b || !a.started || !b.started {
+				continue
+			}
+			ended := false
+			a.compare(b, func() { ended = true })
+			w.runUntil(w.now+2*compareFor, func() bool { return ended })
+		}
+	}
+	return w.stats.Fetched == before
+}
+
+// repairRound reads every key from all replicas through every gateway.
+func (w *world) repairRound() {
 	for _, g := range w.gates {
 		for k := range w.opt.Keys {
 			name, ended := key(k), false
@@ -185,7 +214,6 @@ func (w *world) repairRound() (quiet bool) {
 			w.runUntil(w.now+100*time.Millisecond, nil)
 		}
 	}
-	return w.stats.Repairs == before
 }
 
 // judge looks at all replicas of all keys.
@@ -199,6 +227,31 @@ func (w *world) judge() {
 			replicas = append(replicas, history.Replica{Name: n.name, Record: n.recordOf(name)})
 		}
 		w.check.Final(name, replicas)
+	}
+	w.judgeSums(l)
+}
+
+// judgeSums: what two owners share has the same sum at both, and each sum is that of the records.
+func (w *world) judgeSums(l *ring.Layout) {
+	whole := ring.Range{To: ring.Slots}
+	for _, n := range w.nodes {
+		if !n.started {
+			continue
+		}
+		kept, counted := n.sums.slots, n.sums.counted
+		n.sums.slots, n.sums.counted = make(map[ring.Slot]merkle.Sum), false
+		if !n.count() || counted && fold(kept, whole) != fold(n.sums.slots, whole) {
+			w.check.Break(history.Convergent, "the sums that %s kept are not those of its records", n.name)
+		}
+	}
+	for _, r := range segments(l) {
+		owners := l.Primaries(r.From)
+		for _, id := range owners[1:] {
+			a, b := w.byID(owners[0]), w.byID(id)
+			if fold(a.sums.slots, r) != fold(b.sums.slots, r) {
+				w.check.Break(history.Convergent, "the sums of %v at %s and %s differ", r, a.name, b.name)
+			}
+		}
 	}
 }
 

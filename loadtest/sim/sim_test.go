@@ -219,7 +219,7 @@ func TestSwarmCoversFaults(t *testing.T) {
 	for i, f := range faults() {
 		on, off := 0, 0
 		for seed := uint64(1); seed <= 200; seed++ {
-			o := Swarm(seed)
+			o := Swarm(seed, Usual)
 			if o.MinW < 2 || o.Nodes < o.N || o.Keys < 1 || o.Gateways < 1 {
 				t.Fatalf("seed %d: %s", seed, o)
 			}
@@ -261,7 +261,7 @@ func TestFaultsHappen(t *testing.T) {
 
 func TestSweepKeepsOrder(t *testing.T) {
 	var seeds []uint64
-	err := Sweep(t.Context(), 5, PutCtx, 2, func(r Result) bool {
+	err := Sweep(t.Context(), Config{Seed: 5, Bug: PutCtx}, 2, func(r Result) bool {
 		seeds = append(seeds, r.Seed)
 		return len(seeds) < 5
 	})

@@ -7,9 +7,9 @@ import (
 	"github.com/dotring/dotring/loadtest/history"
 )
 
-// Sweep runs seed after seed, several at a time, each in a goroutine of its own, and calls each with the results in the
+// Sweep runs seed after seed from first.Seed on, several at a time, each in a goroutine of its own, and calls each with the results in the
 // order of the seeds until it answers false or ctx ends. An error is the simulator's own, or ctx's.
-func Sweep(ctx context.Context, first uint64, bug Bug, jobs int, each func(Result) bool) error {
+func Sweep(ctx context.Context, first Config, jobs int, each func(Result) bool) error {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -19,11 +19,12 @@ func Sweep(ctx context.Context, first uint64, bug Bug, jobs int, each func(Resul
 		err error
 	}
 	waiting := make([]chan outcome, 0, max(jobs, 1))
-	for seed := first; ; {
+	for seed := first.Seed; ; {
 		for len(waiting) < max(jobs, 1) && ctx.Err() == nil {
-			done, s := make(chan outcome, 1), seed
+			done, cfg := make(chan outcome, 1), first
+			cfg.Seed = seed
 			running.Go(func() {
-				res, err := Run(Config{Seed: s, Bug: bug})
+				res, err := Run(cfg)
 				done <- outcome{res, err}
 			})
 			waiting = append(waiting, done)
@@ -54,7 +55,7 @@ type Hunt struct {
 // Find runs a planted bug over seeds 1 to most, until one breaks the promise that was expected to break.
 func Find(ctx context.Context, p PlantedBug, most, jobs int) (Hunt, error) {
 	h := Hunt{Planted: p}
-	err := Sweep(ctx, 1, p.Bug, jobs, func(r Result) bool {
+	err := Sweep(ctx, Config{Seed: 1, Profile: p.Profile, Bug: p.Bug}, jobs, func(r Result) bool {
 		h.Tried++
 		if len(r.Violations) > 0 && r.Violations[0].Promise == p.Breaks {
 			h.Seed, h.Found = r.Seed, r.Violations[0]

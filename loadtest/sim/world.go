@@ -57,6 +57,8 @@ type Stats struct {
 	Restarts, Partitions, DiskFailures, DiskLosses, Damages           int
 	LayoutsSettled                                                    uint64
 	Repairs, Retries                                                  int
+	Hinted, Delivered, Fetched                                        int           // puts with a stand-in, hints that left, records fetched
+	Forgotten, Spread                                                 int           // proposals that only a gateway remembers, views told to nodes by gateways
 	Healed                                                            time.Duration // how long healing took
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/storagenode/engine"
 )
 
@@ -99,6 +100,26 @@ func (st *Stepper) Newest(key []byte) ([]byte, error) {
 		k, err = s.complete(l, p, k)
 	}
 	return k.rec, err
+}
+
+// NewestHeld returns the merge of all that the node holds of a key, as its own record and for others, also what is not
+// durable yet: what a mint with Mint.HintFor is made upon. The zero Set where there is nothing. Errors are those of Read.
+func (st *Stepper) NewestHeld(key []byte) (causal.Set, error) {
+	s := st.c.store
+	p, err := s.find(key)
+	if err != nil {
+		return causal.Set{}, err
+	}
+	defer p.release()
+	l, err := s.acquire()
+	if err != nil {
+		return causal.Set{}, err
+	}
+	defer l.gate.RUnlock()
+	p.stripe.mu.Lock()
+	defer p.stripe.mu.Unlock()
+	set, _, _, err := s.held(l, p)
+	return set, err
 }
 
 // Close commits what is queued and closes the engine. See Store.Close.

@@ -47,11 +47,14 @@ func part(r ring.Range, parts, i int) ring.Range {
 }
 
 // Answer returns the encoded sums that a asks for, range by range; a must be Valid.
-func (t *Tree) Answer(a Ask) []byte {
+func (t *Tree) Answer(a Ask) []byte { return a.AnswerBy(t.Fold) }
+
+// AnswerBy is Tree.Answer for whoever keeps sums in another form: fold returns the sum over a range.
+func (a Ask) AnswerBy(fold func(ring.Range) Sum) []byte {
 	out := make([]byte, 0, len(a.Ranges)*a.Parts*SumLen)
 	for _, r := range a.Ranges {
 		for i := range a.Parts {
-			out = t.Fold(part(r, a.Parts, i)).Append(out)
+			out = fold(part(r, a.Parts, i)).Append(out)
 		}
 	}
 	return out

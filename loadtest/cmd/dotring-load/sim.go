@@ -12,13 +12,14 @@ import (
 )
 
 type simCommand struct {
-	Seeds int    `default:"200" help:"How many seeds that count to run: those with enough writes acknowledged during faults."`
-	Seed  uint64 `default:"1" help:"The first seed."`
-	Fresh bool   `help:"Begin at a seed that nobody has seen."`
-	Bug   string `help:"Plant a bug, by name."`
-	Table bool   `help:"Look for every planted bug in the first seeds, and print a table."`
-	Trace bool   `help:"Print all that happens."`
-	Jobs  int    `help:"How many seeds at a time; 0 is one per processor."`
+	Seeds   int    `default:"200" help:"How many seeds that count to run: those with enough writes acknowledged during faults."`
+	Seed    uint64 `default:"1" help:"The first seed."`
+	Fresh   bool   `help:"Begin at a seed that nobody has seen."`
+	Profile string `enum:",standing,proposals,hasty,rollbacks" default:"" help:"Only swarms of one kind: standing, proposals, hasty or rollbacks."`
+	Bug     string `help:"Plant a bug, by name."`
+	Table   bool   `help:"Look for every planted bug in the first seeds, and print a table."`
+	Trace   bool   `help:"Print all that happens."`
+	Jobs    int    `help:"How many seeds at a time; 0 is one per processor."`
 }
 
 // Run simulates clusters, and fails where a promise was broken.
@@ -44,7 +45,7 @@ func (c *simCommand) Run(ctx context.Context) error {
 		c.Seed = uint64(time.Now().UnixNano()) / 1000 % 1e12
 	}
 	if c.Trace {
-		res, err := sim.Run(sim.Config{Seed: c.Seed, Bug: bug, Trace: os.Stdout})
+		res, err := sim.Run(sim.Config{Seed: c.Seed, Profile: sim.Profile(c.Profile), Bug: bug, Trace: os.Stdout})
 		if err != nil {
 			return err
 		}
@@ -58,7 +59,7 @@ func (c *simCommand) sweep(ctx context.Context, bug sim.Bug) error {
 	var failed error
 	var stats sim.Stats
 	began, tried, counted := time.Now(), 0, 0
-	err := sim.Sweep(ctx, c.Seed, bug, c.Jobs, func(r sim.Result) bool {
+	err := sim.Sweep(ctx, sim.Config{Seed: c.Seed, Profile: sim.Profile(c.Profile), Bug: bug}, c.Jobs, func(r sim.Result) bool {
 		tried++
 		if failed = c.verdict(r); failed != nil {
 			return false
@@ -100,8 +101,11 @@ func (c *simCommand) verdict(r sim.Result) error {
 		fmt.Printf("  %s\n", v)
 	}
 	planted := ""
+	if c.Profile != "" {
+		planted = " --profile " + c.Profile
+	}
 	if c.Bug != "" {
-		planted = " --bug " + c.Bug
+		planted += " --bug " + c.Bug
 	}
 	fmt.Printf("trace %016x; to see it again:\n  bin/dotring-load sim --trace --seed %d%s\n", r.Hash, r.Seed, planted)
 	return fmt.Errorf("seed %d breaks promise %s", r.Seed, r.Violations[0].Promise)
