@@ -89,7 +89,7 @@ fuzz: ## fuzz every decoder in turn (FUZZTIME=10s each)
 SEEDS ?= 200
 
 .PHONY: sim
-sim: ## simulate clusters under faults (SEEDS=200, the same each time)
+sim: ## simulate clusters under faults, and all that ever failed (SEEDS=200, the same each time)
 	@go run ./loadtest/cmd/dotring-load sim --seeds $(SEEDS)
 
 .PHONY: sim-fresh

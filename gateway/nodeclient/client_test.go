@@ -429,6 +429,28 @@ func TestStateFollowsTheView(t *testing.T) {
 	})
 }
 
+// A layout that only this gateway knows, because its proposer forgot it, is told to the nodes; what they know is not.
+func TestWhatNodesForgotIsToldToThem(t *testing.T) {
+	play(t, 3, nil, func(t *testing.T, s *scene) {
+		time.Sleep(3 * spreadEvery)
+		if s.exchanges != 0 {
+			t.Fatalf("views were exchanged %d times though nothing was new", s.exchanges)
+		}
+		v := s.view.Clone()
+		l, err := v.Propose([]ring.Change{{Kind: ring.ChangeLeave, Member: ring.Member{ID: nodeID(2)}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.client.Learn(v.Encode())
+		time.Sleep(3 * spreadEvery)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.view.Newest().ID() != l.ID() || s.exchanges != 1 {
+			t.Errorf("nodes know %s after %d exchanges, want %s after one", s.view.Newest().ID(), s.exchanges, l.ID())
+		}
+	})
+}
+
 func TestContextKeysAgree(t *testing.T) {
 	k1, k2, k3 := [8]byte{1}, [8]byte{2}, [8]byte{3}
 	for i, c := range []struct {

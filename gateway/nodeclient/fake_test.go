@@ -55,6 +55,8 @@ type fakeNet struct {
 	nodes map[string]*fakeNode
 	view  *ring.View
 	dials map[string]int
+	// exchanges counts the views that gateways brought.
+	exchanges int
 }
 
 func nodeID(i int) ring.NodeID { return ring.NodeID{0: 1, 15: byte(i + 1)} }
@@ -219,6 +221,24 @@ func (f *fakeNode) Watch(_ *storagev1.WatchRequest, s grpc.ServerStreamingServer
 			return nil
 		}
 	}
+}
+
+// ExchangeView merges what a gateway knows into what all nodes know.
+func (f *fakeNode) ExchangeView(_ context.Context, req *storagev1.ExchangeViewRequest) (*storagev1.ExchangeViewResponse, error) {
+	v, err := ring.DecodeView(req.GetView())
+	if err != nil {
+		return nil, err
+	}
+	f.net.mu.Lock()
+	next := f.net.view.Clone()
+	_, err = next.Merge(v)
+	f.net.exchanges++
+	f.net.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	f.net.setView(next)
+	return &storagev1.ExchangeViewResponse{View: next.Encode()}, nil
 }
 
 func (f *fakeNode) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev1.GetNodeResponse, error) {

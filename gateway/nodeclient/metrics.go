@@ -15,6 +15,7 @@ type metrics struct {
 	frames    prometheus.Counter
 	frameLen  prometheus.Histogram
 	watches   prometheus.Counter
+	spreads   prometheus.Counter
 	pauses    prometheus.Counter
 }
 
@@ -38,11 +39,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "frame_requests", Help: "Requests in one frame sent to a node.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
 		watches: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub,
 			Name: "watch_starts_total", Help: "Times that a node was asked for the cluster's state anew."}),
+		spreads: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub,
+			Name: "layout_spreads_total", Help: "Times that a node was told of layouts that it did not know."}),
 		pauses: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub,
 			Name: "own_pauses_total", Help: "Times that this process did not run long enough to be heard or to hear."}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.calls, m.failures, m.connected, m.phi, m.frames, m.frameLen, m.watches, m.pauses)
+		reg.MustRegister(m.calls, m.failures, m.connected, m.phi, m.frames, m.frameLen, m.watches, m.spreads, m.pauses)
 	}
 	return m
 }

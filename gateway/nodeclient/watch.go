@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/ring"
 )
 
 const (
@@ -78,10 +81,16 @@ func (c *Client) watchOne(ctx context.Context, addr string) (heard bool, err err
 	defer cancel(nil)
 	first := time.AfterFunc(watchFirst, func() { cancel(errSilent) })
 	defer first.Stop()
-	stream, err := storagev1.NewStorageClient(conn).Watch(ctx, &storagev1.WatchRequest{Peer: c.cfg.ID[:]})
+	client := storagev1.NewStorageClient(conn)
+	stream, err := client.Watch(ctx, &storagev1.WatchRequest{Peer: c.cfg.ID[:]})
 	if err != nil {
 		return false, err
 	}
+	var told atomic.Uint64 // hash of what the node is known to know, 0 for nothing yet
+	var spreading sync.WaitGroup
+	defer spreading.Wait()
+	defer cancel(nil)
+	spreading.Go(func() { c.spread(ctx, client, &told) })
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
@@ -95,6 +104,9 @@ func (c *Client) watchOne(ctx context.Context, addr string) (heard bool, err err
 				continue // it will tell once it has one, unless that takes too long
 			}
 			return heard, err
+		}
+		if v, err := ring.DecodeView(msg.GetView()); err == nil {
+			told.Store(v.Hash())
 		}
 		heard = true
 		first.Stop()

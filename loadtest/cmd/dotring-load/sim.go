@@ -51,7 +51,31 @@ func (c *simCommand) Run(ctx context.Context) error {
 		}
 		return c.verdict(res)
 	}
+	if bug == "" && c.Profile == "" {
+		if err := c.again(); err != nil {
+			return err
+		}
+	}
 	return c.sweep(ctx, bug)
+}
+
+// again runs every seed that ever failed.
+func (c *simCommand) again() error {
+	seeds, err := sim.Failed()
+	if err != nil {
+		return err
+	}
+	for _, cfg := range seeds {
+		res, err := sim.Run(cfg)
+		if err != nil {
+			return err
+		}
+		if err := c.verdict(res); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("%d seeds that failed once hold\n", len(seeds))
+	return nil
 }
 
 // sweep runs until enough seeds have counted, or one has failed.
@@ -101,8 +125,8 @@ func (c *simCommand) verdict(r sim.Result) error {
 		fmt.Printf("  %s\n", v)
 	}
 	planted := ""
-	if c.Profile != "" {
-		planted = " --profile " + c.Profile
+	if r.Profile != sim.Usual {
+		planted = " --profile " + string(r.Profile)
 	}
 	if c.Bug != "" {
 		planted += " --bug " + c.Bug
@@ -113,7 +137,7 @@ func (c *simCommand) verdict(r sim.Result) error {
 
 // table looks for every planted bug.
 func (c *simCommand) table(ctx context.Context) error {
-	fmt.Printf("| bug | what it does | breaks promise | first seed | what was found |\n|---|---|---|---|---|\n")
+	fmt.Print(sim.TableHead)
 	missed := 0
 	for _, p := range sim.Planted() {
 		h, err := sim.Find(ctx, p, c.Seeds, c.Jobs)
@@ -121,13 +145,9 @@ func (c *simCommand) table(ctx context.Context) error {
 			return err
 		}
 		if h.Seed == 0 {
-			if p.Hidden == "" {
-				missed++
-			}
-			fmt.Printf("| `%s` | %s | %s | none of %d | %s |\n", p.Bug, p.What, p.Breaks, h.Tried, p.Hidden)
-			continue
+			missed++
 		}
-		fmt.Printf("| `%s` | %s | %s | %d | %s |\n", p.Bug, p.What, p.Breaks, h.Seed, h.Found.What)
+		fmt.Println(h.Row())
 	}
 	if missed > 0 {
 		return fmt.Errorf("%d planted bugs were not found in %d seeds", missed, c.Seeds)
