@@ -437,7 +437,7 @@ func TestWhatNodesForgotIsToldToThem(t *testing.T) {
 			t.Fatalf("views were exchanged %d times though nothing was new", s.exchanges)
 		}
 		v := s.view.Clone()
-		l, err := v.Propose([]ring.Change{{Kind: ring.ChangeLeave, Member: ring.Member{ID: nodeID(2)}}})
+		l, err := v.Propose([]ring.Change{{Kind: ring.ChangeJoin, Member: ring.Member{ID: nodeID(3), Name: "d", Weight: 1}}})
 		if err != nil {
 			t.Fatal(err)
 		}
