@@ -118,3 +118,19 @@ PINNED_SERVERS = $(if $(PIN),--servers-wrap 'taskset -c 0')
 .PHONY: soak-overload
 soak-overload: build ## half of capacity to five times as much, a minute each, and the time to recover (PIN=1; TURN=60s)
 	@$(PINNED_LOAD) soak overload $(PINNED_SERVERS) --turn $(or $(TURN),60s) --json .data/overload.json
+
+.PHONY: soak-size
+soak-size: build ## single nodes with 1, 4 and 10 million keys of 1 KiB (half an hour, 20 GiB of disk)
+	@bin/dotring-load soak size --keys 1000000,4000000,10000000 --json .data/size.json
+
+.PHONY: size
+size: build ## single nodes with 100 thousand and a million keys: rate kept, memory bounded (four minutes)
+	@bin/dotring-load soak size --json .data/size.json
+
+.PHONY: soak-compaction
+soak-compaction: build ## compact 2 GiB at 16 MiB a second under load (MIB=2048)
+	@bin/dotring-load soak compaction --mib $(or $(MIB),2048) --json .data/compaction.json
+
+.PHONY: soak-latency
+soak-latency: build ## open loops of gets and puts at 1 and 10 KiB while copies are compared (five minutes)
+	@bin/dotring-load soak latency --json .data/latency.json

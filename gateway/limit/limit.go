@@ -26,9 +26,9 @@ type Config struct {
 }
 
 // Default is for operations of a cluster whose clients wait 2 s by default: a twentieth of that. With Min under way at
-// once even a cluster that serves only a thousand operations a second answers in 128 ms.
+// once even a cluster that serves only a thousand operations a second answers in about a quarter of a second.
 func Default() Config {
-	return Config{Min: 128, Max: 4096, Initial: 1024, Target: 100 * time.Millisecond, Tolerance: 8}
+	return Config{Min: 256, Max: 4096, Initial: 1024, Target: 100 * time.Millisecond, Tolerance: 8}
 }
 
 // Validate reports every fault at once.
@@ -59,8 +59,9 @@ type Window struct {
 }
 
 const (
-	// minEnded is how many operations must have ended for their median to say something.
-	minEnded = 16
+	// MinEnded is how many operations must have ended for their median to say something. A window with fewer is better
+	// gathered on.
+	MinEnded = 16
 	// shrink is the most a limit loses in a window: what is under way was let in under the old limit, so that the delay
 	// that is seen lags behind.
 	shrink = 0.8
@@ -70,6 +71,8 @@ const (
 	calm = 0.8
 	// overloadedShare is the share of operations that found queues full from which there are too many.
 	overloadedShare = 0.02
+	// fewShare is the part of Min that may be under way for an operation to count as unloaded.
+	fewShare = 8
 	// baseWeight is the weight of a new unloaded time in the running mean.
 	baseWeight = 0.2
 )
@@ -94,10 +97,10 @@ func (l *Limit) Target() time.Duration {
 
 // Next takes in a window and returns the limit for the next.
 func (l *Limit) Next(w Window) int {
-	if w.Ended < minEnded {
+	if w.Ended < MinEnded {
 		return l.Now()
 	}
-	if w.Peak <= l.cfg.Min/2 {
+	if w.Peak <= max(1, l.cfg.Min/fewShare) {
 		l.learn(w.Median)
 	}
 	target := l.Target()

@@ -27,7 +27,7 @@ const (
 	giveUp = 20 * time.Millisecond
 	// slice is the length of the pieces in which the latency before and after is measured.
 	slice  = 2 * time.Second
-	slices = 5
+	pieces = 5
 	// calmLoad is the share of capacity at which it is.
 	calmLoad = 0.5
 )
@@ -85,7 +85,7 @@ func (o Overload) Measure(ctx context.Context) (res OverloadResult, err error) {
 	fmt.Fprintf(o.Out, "capacity: %.0f operations a second in a closed loop of %d connections, p99 %.1f ms, generator %.0f %% of the machine\n",
 		res.Capacity, lc.Connections, ms(full.All.P99US), 100*full.Generator.CPUShare)
 	lc.Connections, lc.GiveUp, lc.WarmUp = o.Connections, giveUp, 0
-	for range slices {
+	for range pieces {
 		run, err := o.calm(ctx, c, lc, spec, res.Capacity)
 		if err != nil {
 			return res, err
@@ -130,7 +130,7 @@ func (o Overload) recovery(ctx context.Context, c *cluster, lc load.Config, spec
 
 func (o Overload) print(res OverloadResult) {
 	fmt.Fprintf(o.Out, "calm, at %.1f of it: p99 at most %.1f ms in %d pieces of %v; after the overload again after %.1f s\n",
-		calmLoad, res.CalmP99.Seconds()*1000, slices, slice, res.Recovery.Seconds())
+		calmLoad, res.CalmP99.Seconds()*1000, pieces, slice, res.Recovery.Seconds())
 	fmt.Fprintf(o.Out, "%6s %9s %9s %8s %9s %9s %8s %8s %8s %10s %10s\n", "load", "offered/s", "done/s", "goodput", "refused/s", "no conn/s",
 		"failed/s", "p50 ms", "p99 ms", "generator", "servers")
 	for _, s := range res.Steps {

@@ -100,15 +100,22 @@ func (g *gate) adapt(at int64) {
 		return
 	}
 	g.due.Store(at + int64(window))
-	refused := g.refused.Load()
-	w := limit.Window{Overloaded: int(g.overloaded.Swap(0)), Refused: int(refused - g.refusedThen),
-		Peak: int(g.peak.Swap(g.inFlight.Load()))}
-	g.refusedThen = refused
+	var w limit.Window
+	for i := range g.counts {
+		w.Ended += int(g.counts[i].Load())
+	}
+	if w.Ended < limit.MinEnded {
+		return // gathered on
+	}
+	w.Ended = 0
 	var counts [buckets]int64
 	for i := range counts {
 		counts[i] = g.counts[i].Swap(0)
 		w.Ended += int(counts[i])
 	}
+	refused := g.refused.Load()
+	w.Overloaded, w.Refused, w.Peak = int(g.overloaded.Swap(0)), int(refused-g.refusedThen), int(g.peak.Swap(g.inFlight.Load()))
+	g.refusedThen = refused
 	w.Median = median(&counts, int64(w.Ended))
 	g.limit.Store(int64(g.decide.Next(w)))
 }

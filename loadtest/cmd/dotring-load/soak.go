@@ -14,7 +14,10 @@ import (
 )
 
 type soakCommand struct {
-	Overload overloadCommand `cmd:"" help:"From half of capacity to five times as much."`
+	Overload   overloadCommand   `cmd:"" help:"From half of capacity to five times as much."`
+	Size       sizeCommand       `cmd:"" help:"Single nodes with few keys and with many."`
+	Latency    latencyCommand    `cmd:"" help:"Open loops while copies are compared."`
+	Compaction compactionCommand `cmd:"" help:"A forced compaction of everything, under load."`
 }
 
 // soakFlags are what all soaks share.
@@ -56,12 +59,83 @@ func (c *overloadCommand) Run(ctx context.Context) error {
 	}
 	res, err := soak.Overload{Config: cfg, Nodes: c.Nodes, Connections: c.Connections, Factors: c.Factors, Turn: c.Turn,
 		Records: c.Records, ValueSize: c.ValueSize}.Measure(ctx)
-	if len(res.Steps) == 0 {
-		return err
-	}
 	doc := report.Document{Title: "Overload", Machine: machine()}
 	for _, s := range res.Steps {
 		doc.Runs = append(doc.Runs, s.Run)
 	}
-	return errors.Join(err, c.write(doc, nil))
+	return c.finish(doc, err)
+}
+
+// finish writes what was measured, also where it falls short, and nothing where it broke off.
+func (f soakFlags) finish(doc report.Document, err error) error {
+	if err != nil && !errors.Is(err, soak.ErrShort) {
+		return err
+	}
+	return errors.Join(err, f.write(doc, nil))
+}
+
+type sizeCommand struct {
+	Keys        []uint64      `default:"100000,1000000" help:"Numbers of keys, each for a node of its own, ascending."`
+	ValueSize   int           `default:"1024" help:"Length of values in bytes."`
+	Connections int           `short:"c" default:"256" help:"Connections of the closed loop."`
+	Rounds      int           `default:"3" help:"Turns of each node with puts, and with gets."`
+	Turn        time.Duration `default:"5s" help:"Length of each."`
+	soakFlags
+}
+
+// Run measures, and prints what was measured also where it falls short.
+func (c *sizeCommand) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	res, err := soak.Size{Config: cfg, Keys: c.Keys, ValueSize: c.ValueSize, Connections: c.Connections, Rounds: c.Rounds,
+		Turn: c.Turn}.Measure(ctx)
+	doc := report.Document{Title: "Size", Machine: machine()}
+	for _, r := range res {
+		doc.Runs = append(append(doc.Runs, r.Puts...), r.Gets...)
+	}
+	return c.finish(doc, err)
+}
+
+type latencyCommand struct {
+	Nodes       int           `default:"3" help:"Storage nodes."`
+	Connections int           `short:"c" default:"256" help:"Connections of the open loops."`
+	ValueSizes  []int         `default:"1024,10240" help:"Lengths of values in bytes."`
+	Rate        float64       `default:"3000" help:"Operations a second of one open loop; the other has half of what a closed loop reaches."`
+	Turn        time.Duration `default:"60s" help:"Length of each open loop."`
+	Records     uint64        `default:"10000" help:"How many records there are."`
+	soakFlags
+}
+
+// Run measures, and prints what was measured also where it falls short.
+func (c *latencyCommand) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	runs, err := soak.Latency{Config: cfg, Nodes: c.Nodes, Connections: c.Connections, ValueSizes: c.ValueSizes, Rate: c.Rate,
+		Turn: c.Turn, Records: c.Records}.Measure(ctx)
+	return c.finish(report.Document{Title: "Latency", Machine: machine(), Runs: runs}, err)
+}
+
+type compactionCommand struct {
+	MiB            int64         `name:"mib" default:"2048" help:"How much to write and to compact."`
+	ValueSize      int           `default:"1024" help:"Length of values in bytes."`
+	CompactionRate int64         `default:"16" help:"MiB a second that compaction may write."`
+	Rate           float64       `default:"1000" help:"Operations a second meanwhile, half of them gets."`
+	Turn           time.Duration `default:"30s" help:"How long they are measured before."`
+	soakFlags
+}
+
+// Run measures, and prints what was measured also where it falls short.
+func (c *compactionCommand) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	res, err := soak.Compaction{Config: cfg, Bytes: c.MiB << 20, ValueSize: c.ValueSize, CompactionRate: c.CompactionRate << 20,
+		Rate: c.Rate, Turn: c.Turn}.Measure(ctx)
+	res.Before.Label, res.During.Label = "before compaction", "during compaction"
+	return c.finish(report.Document{Title: "Compaction", Machine: machine(), Runs: []report.Run{res.Before, res.During}}, err)
 }

@@ -426,8 +426,13 @@ func (w *writer) Close() error {
 	return errors.Join(err, w.Writer.Close())
 }
 
+// paceSlice is how long compaction waits before it looks whether writers wait for it.
+const paceSlice = 10 * time.Millisecond
+
 // paceTable holds compaction to its rate. Compaction writes from one goroutine; a flush of the memory table, from
-// another, pauses it and is not held back.
+// another, is not held back. The library lets a flush begin only when compaction begins its next table, and writers wait
+// for the flush: so while one is due, or level 0 fills up, compaction is not held back either, and what it writes then is
+// not made up for later.
 func (g *guard) paceTable(n int) {
 	if g.pace.rate <= 0 || g.opening.Load() || g.flushing.Load() {
 		return
@@ -438,15 +443,22 @@ func (g *guard) paceTable(n int) {
 	if wait <= 0 {
 		return
 	}
-	if pressed := g.pressed.Load(); pressed != nil && (*pressed)() {
-		return
-	}
 	start := time.Now()
-	t := time.NewTimer(wait)
+	t := time.NewTimer(0)
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-g.quit:
+	for held := time.Duration(0); held < wait; held = time.Since(start) {
+		if pressed := g.pressed.Load(); g.flushing.Load() || pressed != nil && (*pressed)() {
+			g.mu.Lock()
+			g.pace.forgive(time.Now())
+			g.mu.Unlock()
+			break
+		}
+		t.Reset(min(wait-held, paceSlice))
+		select {
+		case <-t.C:
+		case <-g.quit:
+			return
+		}
 	}
 	g.pacedNanos.Add(int64(time.Since(start)))
 }

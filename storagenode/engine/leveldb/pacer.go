@@ -30,3 +30,11 @@ func (p *pacer) take(now time.Time, n int) time.Duration {
 	}
 	return 0
 }
+
+// forgive takes what was accepted by now for paid: it was not held to the rate, and must not be made up for, since
+// whoever waits behind it would wait for all of that at once.
+func (p *pacer) forgive(now time.Time) {
+	if p.due.After(now) {
+		p.due = now
+	}
+}

@@ -2,9 +2,11 @@ package leveldb
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -231,6 +233,44 @@ func TestCompactionIsPaced(t *testing.T) {
 		e.guard.pressed.Store(&always)
 		if took := fill(); took > time.Second {
 			t.Errorf("under pressure compaction took %v", took)
+		}
+		must(t, e.Close())
+		time.Sleep(2 * time.Second)
+	})
+}
+
+// TestWritesDoNotWaitForThePace writes twenty times faster than compaction may, while everything is being compacted. On the
+// fake clock only the pace and the library's own slow-downs take time.
+func TestWritesDoNotWaitForThePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		m.opts.CompactionRate, m.opts.WriteBuffer, m.opts.TableSize, m.opts.Level1Size = mib, mib, mib, 4*mib
+		e := m.mustOpen(t)
+		put := func(i int) time.Duration {
+			var b engine.Batch
+			b.Put([]byte(fmt.Sprintf("%07d", i*7919%1000)), valueOf(strconv.Itoa(i), 16*kib))
+			start := time.Now()
+			must(t, e.Apply(&b, true))
+			return time.Since(start)
+		}
+		for i := range 1000 {
+			put(i)
+		}
+		before := e.Stats()
+		compacted := make(chan error, 1)
+		go func() { compacted <- e.Compact(nil, nil) }()
+		longest := time.Duration(0)
+		for i := range 3000 {
+			longest = max(longest, put(i))
+			time.Sleep(time.Second / (20 * mib / (16 * kib)))
+		}
+		must(t, <-compacted)
+		after := e.Stats()
+		if longest > 100*time.Millisecond || after.WriteStalls > before.WriteStalls {
+			t.Errorf("a write waited for %v, and %d were slowed for %v", longest, after.WriteStalls-before.WriteStalls, after.WriteStallTime)
+		}
+		if after.PacedTime == before.PacedTime {
+			t.Error("compaction was not paced")
 		}
 		must(t, e.Close())
 		time.Sleep(2 * time.Second)
