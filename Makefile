@@ -134,3 +134,7 @@ soak-compaction: build ## compact 2 GiB at 16 MiB a second under load (MIB=2048)
 .PHONY: soak-latency
 soak-latency: build ## open loops of gets and puts at 1 and 10 KiB while copies are compared (five minutes)
 	@bin/dotring-load soak latency --json .data/latency.json
+
+.PHONY: soak-kill
+soak-kill: build ## kill nodes under load, one after the other; fails unless every request is served within a second
+	@bin/dotring-load chaos --faults kill --duration 3m --good 1

@@ -60,6 +60,8 @@ type Result struct {
 	Writes, Acked int
 	Faults        int
 	Keys          int
+	Stretches     []Stretch
+	Steered       []time.Duration // after how long the first gateway passed over a node that was broken, where it did
 	Violations    []history.Violation
 	History       string // its file
 	// Without says why there was no network to break; empty where there was.
@@ -81,6 +83,7 @@ type world struct {
 	rec     *recorder
 	tally   *timeline
 	nodeIDs []string
+	steered []time.Duration
 }
 
 // Run starts a cluster, breaks it while clients work, heals it, and judges what they were told. The error says what kept
@@ -113,7 +116,7 @@ func Run(ctx context.Context, cfg Config) (res Result, err error) {
 	}
 	err = w.judge(ctx, &res)
 	w.tally.mark("the end")
-	res.Total = w.tally.total
+	res.Total, res.Stretches, res.Steered = w.tally.total, w.tally.stretches, w.steered
 	return res, errors.Join(err, w.rec.close())
 }
 
@@ -259,7 +262,7 @@ type step struct {
 func (w *world) take(ctx context.Context, s step) error {
 	f := s.fault
 	if s.begin {
-		w.tally.mark("BEGINS %s", f)
+		w.tally.turn(f, true)
 		w.rec.note("fault", "begins: "+f.String())
 		if err := w.begin(f); err != nil {
 			return err
@@ -269,7 +272,7 @@ func (w *world) take(ctx context.Context, s step) error {
 		}
 		return nil
 	}
-	w.tally.mark("ends   %s", f)
+	w.tally.turn(f, false)
 	w.rec.note("fault", "ends: "+f.String())
 	return w.end(f)
 }
@@ -352,6 +355,7 @@ func (w *world) watchPhi(ctx context.Context, f Fault) {
 		w.tally.say("       node%d is not steered around by gateway1: %v", f.Target+1, err)
 		return
 	}
+	w.steered = append(w.steered, time.Since(began))
 	w.tally.say("       phi of node%d at gateway1 passed 8 after %.2f s", f.Target+1, time.Since(began).Seconds())
 }
 

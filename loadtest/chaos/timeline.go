@@ -69,10 +69,21 @@ type timeline struct {
 	began time.Time
 	out   io.Writer
 
-	mu      sync.Mutex
-	now     *Counts // since the last line
-	total   *Counts
-	details []string
+	mu        sync.Mutex
+	now       *Counts // since the last line
+	total     *Counts
+	details   []string
+	stretches []Stretch
+	fault     *Fault // that the requests since the last line were sent under
+	ended     bool   // or after
+}
+
+// Stretch is the time between two events of a run.
+type Stretch struct {
+	// Fault is the one that began or, where Ended, ended before; nil before the first.
+	Fault *Fault
+	Ended bool
+	*Counts
 }
 
 func newTimeline(out io.Writer) *timeline {
@@ -100,12 +111,13 @@ func (t *timeline) failed(op, why, detail string, took time.Duration) {
 	}
 }
 
-// mark prints a line, and before it what the requests since the last one were answered; it returns those.
-func (t *timeline) mark(format string, args ...any) *Counts {
+// mark prints a line, and before it what the requests since the last one were answered.
+func (t *timeline) mark(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	past := t.now
 	t.total.add(past)
+	t.stretches = append(t.stretches, Stretch{t.fault, t.ended, past})
 	t.now = newCounts()
 	if past.Requests > 0 {
 		fmt.Fprintf(t.out, "         | %s\n", past)
@@ -115,7 +127,18 @@ func (t *timeline) mark(format string, args ...any) *Counts {
 	}
 	t.details = nil
 	fmt.Fprintf(t.out, "%7.1fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
-	return past
+}
+
+// turn is mark for the beginning or the end of a fault.
+func (t *timeline) turn(f Fault, begins bool) {
+	word := "ends   "
+	if begins {
+		word = "BEGINS "
+	}
+	t.mark("%s%s", word, f)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fault, t.ended = &f, !begins
 }
 
 // say prints a line and counts on.
