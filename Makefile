@@ -138,3 +138,8 @@ soak-latency: build ## open loops of gets and puts at 1 and 10 KiB while copies 
 .PHONY: soak-kill
 soak-kill: build ## kill nodes under load, one after the other; fails unless every request is served within a second
 	@bin/dotring-load chaos --faults kill --duration 3m --good 1
+
+.PHONY: soak-sets
+soak-sets: build ## add to shared sets under overlapping faults: siblings lose nothing, and what lww loses is printed
+	@bin/dotring-load chaos --duration 2m --mixed --workload set
+	@bin/dotring-load chaos --duration 2m --mixed --workload set-lww

@@ -54,6 +54,8 @@ type Config struct {
 	CoalesceFor time.Duration
 	// MaxRepairs bounds the read repairs in flight; those beyond are left to the next read: 256.
 	MaxRepairs int
+	// Policies say which keys' conflicts are not shown as siblings.
+	Policies Policies
 	// Logger takes what operators should see; requests that fail are the caller's to log.
 	Logger zerolog.Logger
 	// Registerer takes the metrics; nil for none.
@@ -132,6 +134,9 @@ func (c *Coordinator) Get(ctx context.Context, req GetRequest) (GetResult, error
 		return GetResult{}, err
 	}
 	c.metrics.succeeded(opGet)
+	if c.cfg.Policies.LastWriteWins(req.Key) {
+		res.Set = res.Set.Latest()
+	}
 	c.metrics.siblings.Observe(float64(len(res.Set.Siblings)))
 	return res, nil
 }

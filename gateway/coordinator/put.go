@@ -185,6 +185,7 @@ func (o *putOp) sendMint(i int) {
 	r, req := o.request(), o.req
 	r.Op, r.Key, r.Trace = storagev1.Op_OP_MINT, req.Key, req.Trace
 	r.Value, r.ContentType, r.Meta, r.Tombstone, r.Checksum = req.Value, req.ContentType, req.Meta, req.Tombstone, req.Checksum
+	r.LastWriteWins = o.c.cfg.Policies.LastWriteWins(req.Key)
 	r.HasContext, r.Context = req.Context != nil, o.context
 	r.RequestId, r.ClientRequestId, r.Base = req.RequestID, req.ClientRequestID, o.base
 	r.HintFor = o.hintFor(i)

@@ -152,6 +152,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	}
 	cc := coordinator.DefaultConfig()
 	cc.R, cc.W, cc.Logger, cc.Registerer = s.cfg.ReadQuorum, s.cfg.WriteQuorum, s.log, s.registry
+	cc.Policies = s.cfg.ConflictPolicies
 	coord, err := coordinator.New(cc, s.client)
 	if err != nil {
 		return fmt.Errorf("coordinator: %w", err)

@@ -54,6 +54,7 @@ type knowledge struct {
 type client struct {
 	id       int
 	keys     *keyspace
+	sets     *sets // nil where the history is judged
 	rec      *recorder
 	tally    *timeline
 	http     *http.Client
@@ -88,6 +89,10 @@ func (c *client) run(ctx context.Context) {
 // operate does one operation, or a read and a write of the same key, and returns the time that this is to fill.
 func (c *client) operate(ctx context.Context) time.Duration {
 	key, place := c.keys.pick(c.rnd)
+	if c.sets != nil {
+		c.sets.add(ctx, c, key)
+		return 2 * c.interval
+	}
 	k := &c.known[place]
 	if k.key != key {
 		*k = knowledge{key: key}

@@ -35,6 +35,9 @@ type Config struct {
 	GatewayArgs     []string
 	// Plain does without namespaces, and so without the faults that need them, also where the machine permits them.
 	Plain bool
+	// Sets has clients add elements to shared sets, and counts those that are gone in the end, instead of judging a history.
+	// LastWriteWins keeps the sets by the last write, which loses some.
+	Sets, LastWriteWins bool
 	// Corrupt spoils one replica after the cluster was stopped, to show that it is noticed.
 	Corrupt bool
 }
@@ -60,6 +63,7 @@ type Result struct {
 	Writes, Acked int
 	Faults        int
 	Keys          int
+	Added, Lost   int // elements of sets that were acknowledged, and those of them that are gone
 	Stretches     []Stretch
 	Steered       []time.Duration // after how long the first gateway passed over a node that was broken, where it did
 	Violations    []history.Violation
@@ -84,6 +88,7 @@ type world struct {
 	tally   *timeline
 	nodeIDs []string
 	steered []time.Duration
+	sets    *sets // nil where the history is judged
 }
 
 // Run starts a cluster, breaks it while clients work, heals it, and judges what they were told. The error says what kept
@@ -92,7 +97,13 @@ func Run(ctx context.Context, cfg Config) (res Result, err error) {
 	if err := cfg.Validate(); err != nil {
 		return res, err
 	}
+	if cfg.LastWriteWins {
+		cfg.GatewayArgs = append(slices.Clone(cfg.GatewayArgs), "--conflict-policies", lwwPrefix+"=lww")
+	}
 	w := &world{cfg: cfg, tally: newTimeline(cfg.Out)}
+	if cfg.Sets {
+		w.sets = &sets{acked: make(map[string][]string)}
+	}
 	places, err := w.connect(&res)
 	if err != nil {
 		return res, err
@@ -114,7 +125,11 @@ func Run(ctx context.Context, cfg Config) (res Result, err error) {
 	if err := w.work(ctx, &res); err != nil {
 		return res, errors.Join(err, w.rec.close())
 	}
-	err = w.judge(ctx, &res)
+	if cfg.Sets {
+		err = w.judgeSets(ctx, &res)
+	} else {
+		err = w.judge(ctx, &res)
+	}
 	w.tally.mark("the end")
 	res.Total, res.Stretches, res.Steered = w.tally.total, w.tally.stretches, w.steered
 	return res, errors.Join(err, w.rec.close())
@@ -210,9 +225,12 @@ func (w *world) clients() []*client {
 		gateways = append(gateways, g.HTTP)
 	}
 	keys := &keyspace{prefix: fmt.Sprintf("chaos%d", w.cfg.Seed)}
+	if w.cfg.LastWriteWins {
+		keys.prefix = lwwPrefix + keys.prefix
+	}
 	out := make([]*client, w.cfg.Clients)
 	for i := range out {
-		out[i] = &client{id: i, keys: keys, rec: w.rec, tally: w.tally, gateways: gateways, at: i % len(gateways),
+		out[i] = &client{id: i, keys: keys, sets: w.sets, rec: w.rec, tally: w.tally, gateways: gateways, at: i % len(gateways),
 			http:     &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}},
 			rnd:      rand.New(rand.NewPCG(w.cfg.Seed, uint64(i)+1)),
 			interval: time.Duration(w.cfg.Clients) * time.Second / time.Duration(w.cfg.Rate)}

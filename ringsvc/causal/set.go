@@ -27,7 +27,7 @@ var (
 type Sibling struct {
 	Dot       Dot
 	Tombstone bool   // a deletion; Value is empty
-	Time      uint64 // hybrid logical clock of the mint: unix milliseconds << 16 | logical; nothing here depends on it
+	Time      uint64 // hybrid logical clock of the mint: unix milliseconds << 16 | logical; only Latest decides by it
 	// ContentType is as the writer sent it.
 	ContentType string
 	Meta        []byte // encoded user metadata, part of the value; may be nil
@@ -160,6 +160,22 @@ func compareContent(x, y *Sibling) int {
 	return cmp.Or(cmp.Compare(x.Time, y.Time), tomb, cmp.Compare(x.Checksum, y.Checksum),
 		cmp.Compare(len(x.Value), len(y.Value)), cmp.Compare(x.ContentType, y.ContentType),
 		cmp.Compare(x.Expiry, y.Expiry), bytes.Compare(x.Meta, y.Meta))
+}
+
+// Latest returns s with the sibling alone that was written last: by its hybrid time, then by its dot. The clock stays, so
+// that a write with the context of what was shown replaces the others too. It is for keys where someone has chosen that
+// the last write wins: clocks of machines decide then, and what they decide against is lost. Merge never does this.
+func (s Set) Latest() Set {
+	if len(s.Siblings) < 2 {
+		return s
+	}
+	last := &s.Siblings[0]
+	for i := range s.Siblings {
+		if x := &s.Siblings[i]; cmp.Or(cmp.Compare(x.Time, last.Time), compareDots(&x.Dot, &last.Dot)) > 0 {
+			last = x
+		}
+	}
+	return Set{Clock: s.Clock, Siblings: []Sibling{*last}}
 }
 
 // Mint returns local with a new write. fresh.Dot is its dot, which the minting node has never used and its clock does

@@ -660,3 +660,26 @@ func TestCloseDrains(t *testing.T) {
 		}
 	})
 }
+
+// Where the last write wins, a mint replaces what its context does not cover, also at a node whose clock went back; but
+// it is refused where the node lacks what the context names.
+func TestLastWriteWinsMint(t *testing.T) {
+	eachEngine(t, func(t *testing.T, opener engine.Opener) {
+		c := newClock()
+		s := open(t, opener, func(cfg *Config) { cfg.Now = c.Now })
+		mustMint(t, s, write("k", "one"))
+		c.advance(-time.Hour)
+		m := write("k", "two")
+		m.Context = &causal.Context{}
+		m.LastWriteWins = true
+		got := mustMint(t, s, m)
+		wantValues(t, "k", got.Record, "two")
+		if set := decode(t, "k", got.Record); set.Siblings[0].Dot != got.Dot {
+			t.Errorf("the record shows %v, not the new write %v", set.Siblings, got.Dot)
+		}
+		m.Context = &causal.Context{Dots: []causal.Dot{dotOf(9, 9)}}
+		if _, err := s.Mint(m, func(error) {}); !errors.Is(err, causal.ErrBehind) {
+			t.Errorf("a context that the node does not cover: %v", err)
+		}
+	})
+}

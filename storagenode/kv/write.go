@@ -24,6 +24,8 @@ type Mint struct {
 	Checksum    uint32 // CRC32C of Value, computed where it entered
 	// Context is what the writer has seen; nil replaces all that is known here.
 	Context *causal.Context
+	// LastWriteWins: the write replaces all that is known here, also what Context does not cover.
+	LastWriteWins bool
 	// RequestID names the write, if it is not empty: the same id for the same key makes no second dot. It is remembered
 	// until Deadline, and if the client chose it for Config.RequestIDTTL.
 	RequestID       string
@@ -195,7 +197,7 @@ func (s *Store) mintOp(l *life, p *place, m *Mint, base causal.Set, now time.Tim
 
 // replacesAll says whether no sibling of local outlives the mint.
 func replacesAll(m *Mint, local *causal.Set) bool {
-	if m.Context == nil {
+	if m.Context == nil || m.LastWriteWins {
 		return true
 	}
 	for i := range local.Siblings {
@@ -225,6 +227,9 @@ func (s *Store) mintRecord(l *life, as *minter, m *Mint, local, base causal.Set,
 	})
 	if err != nil {
 		return nil, causal.Dot{}, err
+	}
+	if m.LastWriteWins {
+		set = set.Latest() // its hybrid time is above that of all that is known here
 	}
 	if err := set.Check(s.cfg.Limits); err != nil {
 		s.logLimit(m, err)

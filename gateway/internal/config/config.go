@@ -36,6 +36,8 @@ type Config struct {
 	// TLS names the gateway's certificate, its key and the cluster's authorities; none: connections are in the clear. The
 	// certificate is for mtls.RoleGateway, and for the names and addresses that clients use. Changed files are read again.
 	TLS mtls.Files
+	// ConflictPolicies say what becomes of concurrent writes, by key prefix; see coordinator.ParsePolicies.
+	ConflictPolicies coordinator.Policies
 	// CORSOrigins are the origins of web pages that may use this gateway, or "*"; none switches CORS off.
 	CORSOrigins []string
 	// DrainDelay is how long the gateway goes on taking requests after it was told to stop and /readyz began to fail, so

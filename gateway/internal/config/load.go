@@ -32,6 +32,7 @@ type flags struct {
 	TLSCert        *string `name:"tls-cert" help:"This gateway's certificate, PEM, with its chain. Read again when it changes, as are the two below." placeholder:"FILE"`
 	TLSKey         *string `name:"tls-key" help:"Its private key, PEM." placeholder:"FILE"`
 	TLSCA          *string `name:"tls-ca" help:"Authorities that storage nodes' and gRPC clients' certificates come from, PEM." placeholder:"FILE"`
+	Policies       *string `name:"conflict-policies" help:"What becomes of concurrent writes, by key prefix, with commas: PREFIX=siblings, or PREFIX=lww, which keeps the last one by the nodes' clocks and loses the others. The longest prefix wins (default: siblings for all)." placeholder:"RULES"`
 	CORSOrigins    *string `name:"cors-origins" help:"Origins of web pages that may use this gateway, with commas, or * (default: none)." placeholder:"ORIGINS"`
 	DrainDelay     *string `name:"drain-delay" help:"How long /readyz fails before the gateway stops taking requests (default 5s)." placeholder:"DURATION"`
 	StreamsPerNode *string `name:"streams-per-node" help:"Streams to each storage node (default 1)." placeholder:"N"`
@@ -254,6 +255,7 @@ func (l *loader) apply() {
 	l.text("log-level", &c.LogLevel)
 	l.text("log-format", &c.LogFormat)
 	l.set("storage-nodes", func(s string) error { c.StorageNodes = list(s); return nil })
+	l.set("conflict-policies", func(s string) (err error) { c.ConflictPolicies, err = coordinator.ParsePolicies(list(s)); return err })
 	l.set("cors-origins", func(s string) error { c.CORSOrigins = list(s); return nil })
 	l.set("read-quorum", func(s string) error { return setQuorum(&c.ReadQuorum, s) })
 	l.set("write-quorum", func(s string) error { return setQuorum(&c.WriteQuorum, s) })

@@ -16,6 +16,7 @@ type chaosCommand struct {
 	Seed     uint64        `help:"Which faults come when; 0 is a fresh one, which is printed."`
 	Mixed    bool          `help:"Let faults overlap. Otherwise they come one at a time."`
 	Faults   string        `default:"kill,pause,gateway,split,peers,one-way,loss,delay" help:"Kinds of faults: those, and wipe."`
+	Workload string        `enum:"history,set,set-lww" default:"history" help:"What clients do: write and read, judged by their history; or add to shared sets by reading, uniting and writing with context, under siblings or under lww, and count what is gone in the end."`
 	Plain    bool          `help:"Do without network namespaces, and so without the faults that need them."`
 	Nodes    int           `default:"5" help:"How many storage nodes (3 to 16)."`
 	Gateways int           `default:"2" help:"How many gateways (1 to 8)."`
@@ -49,7 +50,8 @@ func (c *chaosCommand) Run(ctx context.Context) error {
 	}
 	fmt.Printf("seed %d, %d nodes, %d gateways, data in %s\n", c.Seed, c.Nodes, c.Gateways, data)
 	res, err := chaos.Run(ctx, chaos.Config{Bin: bin, Data: data, Out: os.Stdout, Nodes: c.Nodes, Gateways: c.Gateways,
-		Seed: c.Seed, Length: c.Duration, Mixed: c.Mixed, Kinds: kinds, Clients: c.Clients, Rate: c.Rate, Plain: c.Plain})
+		Seed: c.Seed, Length: c.Duration, Mixed: c.Mixed, Kinds: kinds, Clients: c.Clients, Rate: c.Rate, Plain: c.Plain,
+		Sets: c.Workload != "history", LastWriteWins: c.Workload == "set-lww"})
 	if err != nil {
 		return errors.Join(err, fmt.Errorf("data, logs and history are kept in %s", data))
 	}
@@ -65,6 +67,9 @@ func (c *chaosCommand) Run(ctx context.Context) error {
 func (c *chaosCommand) verdict(res chaos.Result) error {
 	if res.Without != "" {
 		fmt.Printf("without network namespaces (%s): processes were killed and stopped, no packet was lost or delayed\n", res.Without)
+	}
+	if c.Workload != "history" {
+		fmt.Printf("%d elements were acknowledged, %d of them are gone\n", res.Added, res.Lost)
 	}
 	fmt.Printf("%d faults, %d keys, %d writes, %d acknowledged\n%s\n", res.Faults, res.Keys, res.Writes, res.Acked, res.Total)
 	fmt.Printf("served within a second: %.4f %% of %d requests\n", 100*res.Total.Good(), res.Total.Requests)

@@ -218,7 +218,7 @@ func (s *Server) mint(c *conn, f *frame, r *storagev1.Request) {
 		Key: r.GetKey(), Value: r.GetValue(), ContentType: r.GetContentType(), Meta: r.GetMeta(), Tombstone: r.GetTombstone(),
 		Checksum: r.GetChecksum(), RequestID: r.GetRequestId(), ClientRequestID: r.GetClientRequestId(), Base: r.GetBase(),
 		Deadline: f.at.Add(time.Duration(r.GetTimeoutMs()) * time.Millisecond),
-		HintFor:  targets,
+		HintFor:  targets, LastWriteWins: r.GetLastWriteWins(),
 	}
 	if r.GetHasContext() {
 		ctx, err := causal.DecodeContext(r.GetContext())

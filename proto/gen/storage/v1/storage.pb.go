@@ -476,7 +476,10 @@ type Request struct {
 	Layout uint32 `protobuf:"varint,18,opt,name=layout,proto3" json:"layout,omitempty"`
 	// OP_MINT and OP_APPLY at a fallback: ids (16 bytes each) of the primaries that the record is kept for as a hint. The
 	// answer counts as that of the fallback's own machine. At a full fallback the answer is OVERLOADED.
-	HintFor       [][]byte `protobuf:"bytes,19,rep,name=hint_for,json=hintFor,proto3" json:"hint_for,omitempty"`
+	HintFor [][]byte `protobuf:"bytes,19,rep,name=hint_for,json=hintFor,proto3" json:"hint_for,omitempty"`
+	// OP_MINT: the write replaces all that the node knows, also what its context does not cover; the node must still cover
+	// the context.
+	LastWriteWins bool `protobuf:"varint,20,opt,name=last_write_wins,json=lastWriteWins,proto3" json:"last_write_wins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,6 +645,13 @@ func (x *Request) GetHintFor() [][]byte {
 		return x.HintFor
 	}
 	return nil
+}
+
+func (x *Request) GetLastWriteWins() bool {
+	if x != nil {
+		return x.LastWriteWins
+	}
+	return false
 }
 
 type Response struct {
@@ -2395,7 +2405,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\brequests\x18\x02 \x03(\v2\x1b.dotring.storage.v1.RequestR\brequests\x12:\n" +
 	"\tresponses\x18\x03 \x03(\v2\x1c.dotring.storage.v1.ResponseR\tresponses\x12\x1c\n" +
 	"\theartbeat\x18\x04 \x01(\x04R\theartbeat\x12/\n" +
-	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\xa5\x04\n" +
+	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\xcd\x04\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12&\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x16.dotring.storage.v1.OpR\x02op\x12\x10\n" +
@@ -2419,7 +2429,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x06record\x18\x10 \x01(\fR\x06record\x12/\n" +
 	"\x05cause\x18\x11 \x01(\x0e2\x19.dotring.storage.v1.CauseR\x05cause\x12\x16\n" +
 	"\x06layout\x18\x12 \x01(\rR\x06layout\x12\x19\n" +
-	"\bhint_for\x18\x13 \x03(\fR\ahintFor\"\xba\x02\n" +
+	"\bhint_for\x18\x13 \x03(\fR\ahintFor\x12&\n" +
+	"\x0flast_write_wins\x18\x14 \x01(\bR\rlastWriteWins\"\xba\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.dotring.storage.v1.StatusR\x06status\x12\x16\n" +
