@@ -31,6 +31,9 @@ const (
 // fillConnections are few enough that no write is refused.
 const fillConnections = 64
 
+// sayEvery is how many seconds lie between two words on how far filling is.
+const sayEvery = 30
+
 // Size describes a measurement of single nodes that keep different numbers of keys.
 type Size struct {
 	Config
@@ -130,8 +133,9 @@ func (s Size) fill(ctx context.Context, c *cluster, keys uint64) (SizeResult, er
 	began := time.Now()
 	lc := s.load()
 	lc.Connections = min(lc.Connections, fillConnections)
+	seconds := 0
 	done, err := load.Fill(ctx, lc, s.spec(keys, 0), c.target, func(done, of uint64) {
-		if done%100 == 0 {
+		if seconds++; seconds%sayEvery == 0 {
 			s.Say(fmt.Sprintf("%d of %d keys", done, of))
 		}
 	})

@@ -212,3 +212,69 @@ func ignoreClosed(err error) error {
 	}
 	return err
 }
+
+// refusing is an overload that refuses everything, and holds connections back for a second.
+type refusing struct{}
+
+func (refusing) Full(bool, bool) bool { return true }
+func (refusing) Hold() time.Duration  { return time.Second }
+
+// A client that comes back at once has its answer at once too, but the next request on its connection is not read before
+// its time, unless it goes away.
+func TestARefusedConnectionIsHeldBack(t *testing.T) {
+	var api httpapi.Config
+	newHarness(t, func(c *httpapi.Config) { api = *c })
+	reg := prometheus.NewRegistry()
+	api.Logger, api.Registerer, api.Overload = zerolog.Nop(), reg, refusing{}
+	synctest.Test(t, func(t *testing.T) {
+		handler, err := httpapi.New(api)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+		srv := &http.Server{Handler: handler}
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Serve(l) }()
+		near, far := net.Pipe()
+		l.conns <- far
+		k, c := &client{conn: near, in: bufio.NewReader(near)}, &clients{free: make(chan *client, 1)}
+		for i, want := range []time.Duration{0, time.Second} {
+			c.now = &phase{}
+			began := time.Now()
+			c.one(k)
+			<-c.free
+			if took := time.Since(began); c.now.refused != 1 || took != want {
+				t.Errorf("request %d: %+v after %v, want a refusal after %v", i, c.now, took, want)
+			}
+		}
+		if held := gauge(t, reg, "dotring_gateway_http_held_back_connections"); held != 1 {
+			t.Errorf("%v connections are held back, want 1", held)
+		}
+		if err := near.Close(); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if held := gauge(t, reg, "dotring_gateway_http_held_back_connections"); held != 0 {
+			t.Errorf("%v connections are held back after the client left", held)
+		}
+		if err := errors.Join(srv.Close(), ignoreClosed(<-ended)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// gauge reads a metric without labels.
+func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
