@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
 )
 
 const (
@@ -127,6 +128,24 @@ func (c *cache) put(o *op) {
 		return
 	}
 	s.putLocked(o.hash, e, c.max)
+}
+
+// drop forgets what is in the slots of r, also what is being read. Only the committer calls it.
+func (c *cache) drop(r ring.Range) {
+	if c.max == 0 {
+		return
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.puts++
+		for _, hash := range s.entries.Keys() {
+			if r.Contains(ring.Slot(hash >> (64 - ring.SlotBits))) {
+				s.entries.Remove(hash)
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 func (s *cacheShard) putLocked(hash uint64, e *cached, limit int) {

@@ -245,6 +245,9 @@ func (s *Store) holding(l *life, p *place, digest record.Digest) (collect.Holdin
 
 // look is current that also tells whether the record is a marked tombstone.
 func (s *Store) look(l *life, p *place) (rec []byte, marked bool, pending *op, err error) {
+	if err := s.trusted(p); err != nil {
+		return nil, false, nil, err
+	}
 	// The order matters: a write leaves what is pending only after the engine has it.
 	if o := p.stripe.newest(p); o != nil {
 		return o.rec, o.mark == setMark, o, nil

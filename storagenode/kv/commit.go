@@ -21,17 +21,19 @@ const (
 // committer is the one goroutine that writes to the engine, closes it and opens it again, so that nothing can succeed
 // behind a failed write. Its fields are its own.
 type committer struct {
-	store    *Store
-	life     *life // nil while the engine is closed
-	state    state
-	ops      []*op
-	batch    engine.Batch
-	hints    []hintDelta // what the batch changes of the counts of hints
-	stateBuf [stateLen]byte
-	dirty    bool // something was applied without a sync
-	synced   time.Time
-	checked  time.Time
-	delay    time.Duration // before the last attempt to reopen
+	store *Store
+	life  *life // nil while the engine is closed
+	state state
+	// recountHints says that hints were dropped at the opening.
+	recountHints bool
+	ops          []*op
+	batch        engine.Batch
+	hints        []hintDelta // what the batch changes of the counts of hints
+	stateBuf     [stateLen]byte
+	dirty        bool // something was applied without a sync
+	synced       time.Time
+	checked      time.Time
+	delay        time.Duration // before the last attempt to reopen
 	// While the disk is full, a probe is due at probeAt; probeDelay grows with each that fails.
 	probeAt    time.Time
 	probeDelay time.Duration
@@ -54,10 +56,14 @@ func (c *committer) run() {
 		}
 		select {
 		case <-ticker.C:
-			if c.tick(); c.life == nil {
-				continue
-			}
+			c.tick()
 		default:
+		}
+		if c.life != nil {
+			c.tend()
+		}
+		if c.life == nil {
+			continue
 		}
 		if c.commitQueued() {
 			continue
@@ -80,6 +86,10 @@ func (c *committer) commitQueued() bool {
 	if len(c.ops) == 0 {
 		return false
 	}
+	if c.ops[0].exec != nil {
+		c.execute()
+		return true
+	}
 	next := c.build()
 	begin := time.Now()
 	err := c.write()
@@ -93,6 +103,16 @@ func (c *committer) commitQueued() bool {
 	}
 	c.settle(nil)
 	return true
+}
+
+// execute does what the only one of c.ops asks for.
+func (c *committer) execute() {
+	refused, failed := c.ops[0].exec(c)
+	if failed != nil {
+		c.fail(failed)
+		return
+	}
+	c.settle(refused)
 }
 
 // build fills the batch with c.ops and the state after them.
@@ -237,10 +257,7 @@ func (c *committer) fail(cause error) {
 	if s.full.Load() {
 		c.delay = 0 // no write but the next probe can fail this again, and reads wait for the engine
 	}
-	if err := c.life.eng.Close(); err != nil {
-		s.cfg.Logger.Warn().Err(err).Msg("closing the failed engine")
-	}
-	c.life = nil
+	c.shut(cause)
 }
 
 // reopen opens the engine again, however long that takes; false says that the store is being closed.
@@ -294,9 +311,18 @@ func (c *committer) open() error {
 	if l.cache, err = newCache(s.cfg.CacheBytes); err != nil {
 		return errors.Join(err, eng.Close())
 	}
-	next, err := c.load(eng)
+	next, fresh, err := c.load(eng)
+	if err == nil {
+		err = c.loadDoubts(eng, fresh)
+	}
 	if err == nil {
 		err = c.loadHints(eng)
+	}
+	if err == nil && fresh && s.cfg.Heal {
+		// From here on an engine without a state is one that was emptied.
+		c.batch.Reset()
+		c.batch.Put(stateKey, appendState(c.stateBuf[:0], next))
+		err = eng.Apply(&c.batch, true)
 	}
 	if err == nil {
 		err = s.countMarks(eng)
@@ -307,11 +333,8 @@ func (c *committer) open() error {
 	if err != nil {
 		return errors.Join(err, eng.Close())
 	}
-	if eng.Suspect() {
-		s.suspect.Store(true)
-		s.observed.doubt(nil)
-		s.cfg.Logger.Error().Strs("dropped", eng.Recovery().Details).Msg("the engine dropped data when it was opened")
-	}
+	// A salvage may have cut out the newest state; in one life of the process it is known.
+	next.commits = max(next.commits, c.state.commits)
 	c.setState(next)
 	c.life, c.dirty, c.synced, c.checked = l, false, l.opened, l.opened
 	c.probeAt = l.opened.Add(c.probeDelay)
@@ -323,31 +346,31 @@ func (c *committer) open() error {
 
 // load reads the state. Counts are not worth a node that does not start: damaged ones begin anew, which peers that
 // remember the commit number notice, as they should.
-func (c *committer) load(eng engine.Engine) (state, error) {
+func (c *committer) load(eng engine.Engine) (next state, fresh bool, err error) {
 	b, err := eng.Get(stateKey, nil)
 	if errors.Is(err, engine.ErrNotFound) {
-		return state{}, nil
+		return state{}, true, nil
 	}
-	var next state
 	if err == nil {
 		next, err = decodeState(b)
 	}
 	if errors.Is(err, engine.ErrDamaged) || errors.Is(err, errState) {
 		c.store.cfg.Logger.Error().Err(err).Msg("the store's counts are damaged and begin anew")
-		return state{}, nil
+		return state{}, false, nil
 	}
 	if err != nil {
-		return state{}, fmt.Errorf("kv: reading the store's state: %w", err)
+		return state{}, false, fmt.Errorf("kv: reading the store's state: %w", err)
 	}
-	return next, nil
+	return next, false, nil
 }
 
 // loadHints counts the hints that the engine holds, and forgets those of the life before that were queued.
 func (c *committer) loadHints(eng engine.Engine) error {
-	durable, err := c.store.readHintCounts(eng)
+	durable, err := c.store.readHintCounts(eng, c.recountHints)
 	if err != nil {
 		return err
 	}
+	c.recountHints = false
 	c.hints = c.hints[:0]
 	c.store.hints.reset(durable)
 	return nil
@@ -432,6 +455,10 @@ func (c *committer) drain() error {
 		c.ops = s.queue.take(c.ops[:0], s.cfg.BatchMaxItems, min(s.cfg.BatchMaxBytes, c.life.maxRecord))
 		if len(c.ops) == 0 {
 			break
+		}
+		if c.ops[0].exec != nil {
+			c.settle(ErrReopening)
+			continue
 		}
 		next := c.build()
 		if err := c.write(); err != nil {

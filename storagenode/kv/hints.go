@@ -563,14 +563,14 @@ func (s *Store) mintHints(l *life, p *place, m *Mint, base causal.Set, now time.
 }
 
 // readHintCounts returns what the engine's counts say, or counts anew where they cannot be trusted.
-func (s *Store) readHintCounts(eng engine.Engine) ([]HintTarget, error) {
+func (s *Store) readHintCounts(eng engine.Engine, recount bool) ([]HintTarget, error) {
 	var out []HintTarget
 	err := eng.Iterate([]byte{tagHintCount}, []byte{tagHintCount + 1}, func(k, v []byte) (bool, error) {
 		t, err := decodeHintCount(k, v)
 		out = append(out, t)
 		return true, err
 	})
-	if err == nil && !eng.Suspect() {
+	if err == nil && !eng.Suspect() && !recount {
 		return out, nil
 	}
 	if err != nil && !errors.Is(err, engine.ErrDamaged) && !errors.Is(err, errState) {

@@ -11,6 +11,7 @@ import (
 
 // Keys on disk begin with a tag byte. FORMAT.md beside this file describes them all.
 const (
+	tagDoubt = 'd' // alone: what is in doubt; or with a note of a salvage, which is taken in at the next opening
 	// tagHint is followed by the id of the node that the hint is for, the key's hash and the key; tagHintCount by that id.
 	tagHint      = 'h'
 	tagHintCount = 'i'

@@ -25,6 +25,9 @@ func (k *known) whole() bool { return len(k.rec) == k.size }
 // known returns the newest record of the key, without its values where those would have to be read from the engine. The
 // caller holds the key's lock.
 func (s *Store) known(l *life, p *place) (known, error) {
+	if err := s.trusted(p); err != nil {
+		return known{}, err
+	}
 	// The order matters: a write leaves what is pending only after the cache and the engine have it.
 	if o := p.stripe.newest(p); o != nil {
 		return decodeKnown(s, p, known{rec: o.rec, size: len(o.rec), marked: o.mark == setMark, pending: o})

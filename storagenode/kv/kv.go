@@ -123,6 +123,11 @@ type Config struct {
 	// Room says with an error that the disk has too little room for more writes; they are then refused with ErrDiskFull
 	// before the engine meets the end of the disk. Called by one goroutine, every CheckEvery. Optional.
 	Room func() error
+	// Heal says that someone refills what is in doubt. Damage that is met is then set aside, and what it may have held is
+	// in doubt; otherwise it stays where it is and is answered as failed.
+	Heal bool
+	// HeldData says that the directory held data before: an engine without any is one whose data is gone.
+	HeldData bool
 	// Observer is told of every change of a record. Optional.
 	Observer Observer
 	// Rand is where actors come from: cryptographically random in a server. Used by one goroutine at a time.

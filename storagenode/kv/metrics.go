@@ -22,6 +22,7 @@ type metrics struct {
 	commitSeconds, batchItems, batchBytes prometheus.Histogram
 	failures, reopenings, actors, damaged prometheus.Counter
 	cacheHits, cacheMisses                prometheus.Counter
+	damagedParts, refills, refilled       prometheus.Counter
 }
 
 // cached counts a look into the cache.
@@ -112,6 +113,10 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.cacheHits = counter("cache_hits_total", "Reads, mints and applies that found in memory what they need of the key.")
 	m.cacheMisses = counter("cache_misses_total", "Reads, mints and applies that had to ask the engine.")
 	m.damaged = counter("damaged_reads_total", "Reads that met damaged data.")
+	m.damagedParts = counter("damaged_parts_total", "Parts of the disk that were found damaged and set aside.")
+	m.refills = counter("refills_total", "Ranges in doubt that were refilled from other owners.")
+	m.refilled = counter("refilled_records_total", "Records that were written by refills.")
+	gauge("doubt_slots", "Slots in doubt: neither read nor written until they were refilled.", func() float64 { return float64(s.Doubts().Slots()) })
 	gauge("queue_items", "Writes queued or being committed.", func() float64 { return float64(s.queue.items.Load()) })
 	gauge("queue_bytes", "Bytes queued or being committed.", func() float64 { return float64(s.queue.bytes.Load()) })
 	gauge("keys", "Durable keys, deleted ones included.", func() float64 { return float64(s.keys.Load()) })
@@ -127,7 +132,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	gauge("tombstone_marks", "Tombstones that are proven to be needed no more and about to be removed.", func() float64 { return float64(s.Marks()) })
 	gauge("disk_full", "1 while writes are refused for lack of room.", func() float64 { return indicator(s.full.Load()) })
 	gauge("available", "1 while the engine is open.", func() float64 { return indicator(s.life.Load() != nil) })
-	gauge("suspect", "1 if the engine dropped data when it was opened.", func() float64 { return indicator(s.suspect.Load()) })
+	gauge("suspect", "1 if the engine dropped data when it was opened.", func() float64 { return indicator(s.Doubts().Whole) })
 	gauge("request_ids", "Request ids remembered.", func() float64 { n, _ := s.requests.count(); return float64(n) })
 	m.collectors = append(m.collectors, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "dotring_kv_request_ids_dropped_total", Help: "Request ids forgotten before their time, for want of room.",

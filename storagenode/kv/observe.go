@@ -88,6 +88,7 @@ func (s *Store) ScanObserved(r ring.Range, begin func(), fn func(key, rec []byte
 	if r.From >= r.To {
 		return nil
 	}
+	whole := r
 	l, err := s.acquire()
 	if err != nil {
 		return err
@@ -98,9 +99,16 @@ func (s *Store) ScanObserved(r ring.Range, begin func(), fn func(key, rec []byte
 		return s.readError(err)
 	}
 	defer snap.Release()
-	return snap.Iterate(slotBound(tagRecord, r.From), slotBound(tagRecord, r.To), s.visit(l, func(key, rec []byte) (bool, error) {
-		return true, fn(key, rec)
-	}))
+	r.To = s.doubts.load().first(r)
+	if r.From < r.To {
+		err = s.scanned(snap.Iterate(slotBound(tagRecord, r.From), slotBound(tagRecord, r.To), s.visit(l, func(key, rec []byte) (bool, error) {
+			return true, fn(key, rec)
+		})))
+	}
+	if err == nil && r.To < whole.To {
+		return ErrDoubted
+	}
+	return err
 }
 
 func (o *observed) snapshot(l *life, begin func()) (engine.Snapshot, error) {

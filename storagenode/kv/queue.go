@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -55,10 +56,7 @@ func (q *queue) push(ops ...*op) error {
 		q.ops = append(q.ops, o)
 	}
 	if idle {
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+		q.rouse()
 	}
 	return nil
 }
@@ -70,12 +68,15 @@ func (q *queue) take(dst []*op, maxItems, maxBytes int) []*op {
 	bytes := 0
 	for n := 0; q.head < len(q.ops) && n < maxItems; n++ {
 		o := q.ops[q.head]
-		if bytes += o.size(); n > 0 && bytes > maxBytes {
+		if bytes += o.size(); n > 0 && (bytes > maxBytes || o.exec != nil && maxBytes < math.MaxInt) {
 			break
 		}
 		dst = append(dst, o)
 		q.ops[q.head] = nil
 		q.head++
+		if o.exec != nil && maxBytes < math.MaxInt {
+			break
+		}
 	}
 	switch {
 	case q.head == len(q.ops):
@@ -86,6 +87,14 @@ func (q *queue) take(dst []*op, maxItems, maxBytes int) []*op {
 		q.ops, q.head = q.ops[:n], 0
 	}
 	return dst
+}
+
+// rouse wakes the committer.
+func (q *queue) rouse() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
 }
 
 // settled makes room for as much as ops took.

@@ -47,6 +47,9 @@ func (s *Store) read(key []byte, values bool) ([]byte, error) {
 		return nil, err
 	}
 	defer l.gate.RUnlock()
+	if err := s.trusted(p); err != nil {
+		return nil, err
+	}
 	e, ticket := l.cache.get(p)
 	hit := e != nil && (e.whole() || !values)
 	s.metrics.cached(hit)
@@ -74,11 +77,45 @@ func (s *Store) Scan(r ring.Range, after []byte, fn func(key, rec []byte) (more 
 
 // scan is Scan over records or marks.
 func (s *Store) scan(tag byte, r ring.Range, after []byte, fn func(key, rec []byte) (more bool, err error)) error {
-	from, to := slotBound(tag, r.From), slotBound(tag, r.To)
+	whole := r
+	r.To = s.doubts.load().first(r)
+	from, to, err := s.scanBounds(tag, r, after)
+	if err != nil {
+		return err
+	}
+	l, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer l.gate.RUnlock()
+	more := true
+	if string(from) < string(to) {
+		err = s.scanned(l.eng.Iterate(from, to, s.visit(l, func(key, rec []byte) (_ bool, err error) {
+			more, err = fn(key, rec)
+			return more, err
+		})))
+	}
+	if err == nil && more && r.To < whole.To {
+		return ErrDoubted
+	}
+	return err
+}
+
+// scanned takes note of damage that a scan met.
+func (s *Store) scanned(err error) error {
+	if errors.Is(err, engine.ErrDamaged) {
+		s.met(err, 0, false)
+	}
+	return err
+}
+
+// scanBounds returns the disk keys of the slots in r from behind the key after, which may be nil.
+func (s *Store) scanBounds(tag byte, r ring.Range, after []byte) (from, to []byte, err error) {
+	from, to = slotBound(tag, r.From), slotBound(tag, r.To)
 	if after != nil {
 		p, err := s.find(after)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		p.disk[0] = tag
 		// The smallest key behind it.
@@ -87,15 +124,7 @@ func (s *Store) scan(tag byte, r ring.Range, after []byte, fn func(key, rec []by
 		}
 		p.release()
 	}
-	if string(from) >= string(to) {
-		return nil
-	}
-	l, err := s.acquire()
-	if err != nil {
-		return err
-	}
-	defer l.gate.RUnlock()
-	return l.eng.Iterate(from, to, s.visit(l, fn))
+	return from, to, nil
 }
 
 // visit checks what an iteration over records finds before fn sees it.
@@ -111,6 +140,7 @@ func (s *Store) visit(l *life, fn func(key, rec []byte) (bool, error)) func(k, r
 			return false, s.readError(fmt.Errorf("%w: a disk key of %d bytes", engine.ErrDamaged, len(k)))
 		}
 		if err := record.Verify(k[recordPrefix:], rec); err != nil {
+			s.met(engine.ErrDamaged, ring.Hash(k[recordPrefix:]), true)
 			return false, s.readError(fmt.Errorf("%w: key %x: %w", engine.ErrDamaged, k[recordPrefix:], err))
 		}
 		return fn(k[recordPrefix:], rec)

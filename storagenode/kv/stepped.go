@@ -68,6 +68,9 @@ func (st *Stepper) Check() {
 		c.fail(err)
 		return
 	}
+	if c.tend(); c.life == nil {
+		return
+	}
 	if room := c.store.cfg.Room; room != nil {
 		if err := room(); err != nil {
 			c.setFull(err)

@@ -26,13 +26,13 @@ type Store struct {
 	hints    hintBook
 	marks    atomic.Int64    // tombstones that may be marked, at least
 	moves    []atomic.Uint32 // of each slot: what was taken in for others, or left
+	doubts   doubts
 
 	life      atomic.Pointer[life] // nil while there is none
 	lastActor atomic.Pointer[causal.Actor]
 	lifeMu    sync.Mutex // of changes to life and closed
 	closed    atomic.Bool
 	full      atomic.Bool
-	suspect   atomic.Bool
 
 	commits, keys, bytes atomic.Int64 // the committed state
 	batches, reopenings  atomic.Uint64
@@ -113,10 +113,6 @@ func (s *Store) Actor() causal.Actor {
 	return *s.lastActor.Load()
 }
 
-// Suspect says that an opening of the engine found that acknowledged data may be missing: what the store does not have
-// proves nothing, until it was refilled from its peers. It stays set until the process ends.
-func (s *Store) Suspect() bool { return s.suspect.Load() }
-
 // Stats are counts since Open, where nothing else is said.
 type Stats struct {
 	Keys, Bytes       int64  // durable records, exact
@@ -159,8 +155,9 @@ func (s *Store) Pressure() float64 {
 
 // readError says of an error of the engine that it is no absence.
 func (s *Store) readError(err error) error {
-	if errors.Is(err, engine.ErrDamaged) {
+	if errors.Is(err, engine.ErrDamaged) && !errors.Is(err, ErrDoubted) {
 		s.metrics.damaged.Inc()
+		s.met(err, 0, false)
 	}
 	return fmt.Errorf("kv: reading locally: %w", err)
 }

@@ -51,9 +51,11 @@ type op struct {
 	named     bool // request is set
 	keysMore  int64
 	bytesMore int64
-	hint      *hintDelta              // of a hint; a nil rec then removes it
-	mark      markChange              // of the key's tombstone
-	room      [recordPrefix + 55]byte // for disk, where the key is short
+	hint      *hintDelta // of a hint; a nil rec then removes it
+	mark      markChange // of the key's tombstone
+	// exec is what the committer does by itself instead of writing rec, alone and in its place in the queue.
+	exec func(*committer) (refused, failed error)
+	room [recordPrefix + 55]byte // for disk, where the key is short
 }
 
 // callback is told the outcome of a write: mint by a mint or node state, apply by an apply.

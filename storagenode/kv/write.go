@@ -443,6 +443,9 @@ func (s *Store) current(l *life, p *place) (rec []byte, pending *op, err error) 
 
 // readDurable returns the record in the engine, verified, in memory of its own; ErrNotFound where there is none.
 func (s *Store) readDurable(l *life, p *place) ([]byte, error) {
+	if err := s.trusted(p); err != nil {
+		return nil, err
+	}
 	rec, err := l.eng.Get(p.disk, nil)
 	if err != nil {
 		if errors.Is(err, engine.ErrNotFound) {
@@ -451,6 +454,7 @@ func (s *Store) readDurable(l *life, p *place) ([]byte, error) {
 		return nil, s.readError(err)
 	}
 	if err := record.Verify(p.key(), rec); err != nil {
+		s.met(engine.ErrDamaged, p.hash, p.disk[0] == tagRecord)
 		return nil, s.readError(fmt.Errorf("%w: %w", engine.ErrDamaged, err))
 	}
 	return rec, nil

@@ -59,7 +59,7 @@ func (n *Node) notReady() string {
 		return "not part of a settled layout"
 	case !n.store.Stats().Available:
 		return "engine is being reopened"
-	case n.doubt.In():
+	case n.inDoubt():
 		return "disk lost data and is being refilled"
 	}
 	return ""

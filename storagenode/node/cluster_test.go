@@ -163,7 +163,7 @@ func TestLostDiskIsRefilled(t *testing.T) {
 			t.Errorf("key-%d after the refill: %v", i, r)
 		}
 	}
-	if lost.logs.count("nothing here is served until") != 1 || lost.logs.count("cluster founded") != founded {
+	if lost.logs.count("nothing of it is served until") != 1 || lost.logs.count("cluster founded") != founded {
 		t.Error("there was no refill, or a cluster was founded")
 	}
 }

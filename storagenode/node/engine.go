@@ -11,6 +11,7 @@ import (
 	"github.com/dotring/dotring/storagenode/engine"
 	"github.com/dotring/dotring/storagenode/engine/leveldb"
 	"github.com/dotring/dotring/storagenode/engine/pebble"
+	"github.com/dotring/dotring/storagenode/kv"
 )
 
 // pebbleFolder is where Pebble keeps its files, below the folder that is LevelDB's own.
@@ -40,6 +41,6 @@ func diskEngine(cfg Config, dir string, log zerolog.Logger) (engine.Opener, erro
 		return pebble.Opener(filepath.Join(dir, pebbleFolder), o, log), nil
 	}
 	o := leveldb.Default()
-	o.CompactionRate = cfg.CompactionRate
+	o.CompactionRate, o.Note = cfg.CompactionRate, kv.DamageNote
 	return leveldb.Opener(dir, o), nil
 }

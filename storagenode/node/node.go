@@ -80,7 +80,6 @@ type Node struct {
 	id      ring.NodeID
 	store   *kv.Store
 	state   *layout.State
-	doubt   *layout.Doubt
 	gossip  *membership.Cluster
 	driver  *layout.Driver
 	handoff *handoff.Replayer
@@ -147,11 +146,6 @@ func (n *Node) open(deps Deps) (err error) {
 	if n.state, err = layout.Load(n.id, n.store); err != nil {
 		return err
 	}
-	if n.doubt, err = layout.NewDoubt(n.store, layout.EngineLife{
-		Dropped: n.store.Suspect, Openings: func() uint64 { return n.store.Stats().Reopenings + 1 },
-	}); err != nil {
-		return err
-	}
 	if k := n.state.Known(); k != nil && !layout.LabelMatches(k.Cluster, n.cfg.Label) {
 		return fmt.Errorf("data directory belongs to a cluster of another label than %q", n.cfg.Label)
 	}
@@ -164,7 +158,7 @@ func (n *Node) open(deps Deps) (err error) {
 	n.peers = newPeers(n.id, n.gossip, n.clientCredentials())
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, Reached: n.reach.get,
-		State: n.state, Doubt: n.doubt, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
+		State: n.state, Doubts: n.store, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
 		Publish: n.publish, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
@@ -176,12 +170,12 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	if n.stream, err = stream.New(stream.Config{
 		Node: n.id, Store: n.store, Layouts: n.state, Workers: n.cfg.Workers, QueueMax: n.cfg.QueueMax,
-		InDoubt: n.doubt.In, ForeignCluster: n.driver.Foreign, Logger: n.log, Registerer: n.reg,
+		InDoubt: n.inDoubt, ForeignCluster: n.driver.Foreign, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
 	}
 	if n.repair, err = antientropy.New(antientropy.Config{
-		Self: n.id, Sums: n.sums, Store: n.store, State: n.state, InDoubt: n.doubt.In, Peers: n.peers, Members: n.gossip.Members,
+		Self: n.id, Sums: n.sums, Store: n.store, State: n.state, InDoubt: n.inDoubt, Peers: n.peers, Members: n.gossip.Members,
 		Changed: n.Changed, Interval: n.cfg.AntiEntropyInterval, VerifyEvery: verifyEvery, Recheck: recheckAfter,
 		Logger: n.log, Registerer: n.reg,
 	}); err != nil {
@@ -217,11 +211,18 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 			cfg.Room = func() error { return roomFor(n.cfg.DataDir) }
 		}
 	}
+	cfg.Heal, cfg.HeldData = true, n.dir.HeldData()
 	if n.store, err = kv.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
-	return nil
+	if n.cfg.Engine == EngineMemory || open != nil {
+		return nil
+	}
+	return n.dir.MarkHeldData()
 }
+
+// inDoubt says that what is on this node's disk proves nothing at all.
+func (n *Node) inDoubt() bool { return n.store.Doubts().Whole }
 
 var errNoRoom = errors.New("disk is nearly full")
 

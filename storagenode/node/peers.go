@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/membership"
@@ -62,6 +64,15 @@ func (p *peers) Join(ctx context.Context, to layout.Peer, cluster ring.ClusterID
 
 // Pull implements layout.Peers.
 func (p *peers) Pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(layout.Chunk) error) error {
+	return p.pull(ctx, from, id, r, after, false, fn)
+}
+
+// PullDoubted implements layout.Peers.
+func (p *peers) PullDoubted(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(layout.Chunk) error) error {
+	return p.pull(ctx, from, id, r, after, true, fn)
+}
+
+func (p *peers) pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after []byte, doubted bool, fn func(layout.Chunk) error) error {
 	c, done, err := p.At(from.Addr)
 	if err != nil {
 		return err
@@ -71,7 +82,7 @@ func (p *peers) Pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r 
 	defer cancel()
 	st, err := c.Pull(ctx, &storagev1.PullRequest{
 		Layout:   &storagev1.LayoutName{Epoch: id.Epoch, Hash: id.Hash[:]},
-		FromSlot: uint32(r.From), ToSlot: uint32(r.To), After: after, Peer: p.self[:],
+		FromSlot: uint32(r.From), ToSlot: uint32(r.To), After: after, Peer: p.self[:], Doubted: doubted,
 	})
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
@@ -80,6 +91,9 @@ func (p *peers) Pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r 
 		m, err := st.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if status.Code(err) == codes.DataLoss {
+			return fmt.Errorf("pull: %w: %w", layout.ErrSourceInDoubt, err)
 		}
 		if err != nil {
 			return fmt.Errorf("pull: %w", err)

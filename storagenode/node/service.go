@@ -13,6 +13,7 @@ import (
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/internal/layout"
+	"github.com/dotring/dotring/storagenode/kv"
 )
 
 const (
@@ -121,8 +122,8 @@ func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer
 	if acked != id && (k == nil || k.Settled.ID() != id) {
 		return status.Errorf(codes.FailedPrecondition, "layout %s is neither settled nor the one acknowledged here, %s is", id, acked)
 	}
-	if n.doubt.In() {
-		return status.Error(codes.Unavailable, "this node's disk lost data and is being refilled")
+	if n.inDoubt() && !req.GetDoubted() {
+		return status.Error(codes.DataLoss, "this node's disk lost data and is being refilled")
 	}
 	select {
 	case n.pulls <- struct{}{}:
@@ -135,7 +136,10 @@ func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer
 		after = nil
 	}
 	for {
-		page, err := n.page(r, after)
+		page, err := n.page(r, after, req.GetDoubted())
+		if errors.Is(err, kv.ErrDoubted) {
+			return status.Error(codes.DataLoss, err.Error())
+		}
 		if err != nil {
 			n.log.Warn().Err(err).Str("peer", hexID(req.GetPeer())).Stringer("range", r).Msg("range not read for a pull")
 			return status.Errorf(codes.Internal, "read range: %v", err)
@@ -151,10 +155,14 @@ func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer
 }
 
 // page reads the next chunk of a range. Each page is a scan of its own, so that a slow receiver pins nothing.
-func (n *Node) page(r ring.Range, after []byte) ([]*storagev1.PulledRecord, error) {
+func (n *Node) page(r ring.Range, after []byte, doubted bool) ([]*storagev1.PulledRecord, error) {
 	var page []*storagev1.PulledRecord
 	size := 0
-	err := n.store.Scan(r, after, func(key, rec []byte) (bool, error) {
+	scan := n.store.Scan
+	if doubted {
+		scan = n.store.ScanDoubted
+	}
+	err := scan(r, after, func(key, rec []byte) (bool, error) {
 		if size > 0 && size+len(key)+len(rec) > chunkBytes {
 			return false, nil
 		}
@@ -221,7 +229,7 @@ func (n *Node) describe() string {
 		return "joining"
 	case !n.store.Stats().Available:
 		return "reopening"
-	case n.doubt.In():
+	case n.store.Doubts().Any():
 		return "refilling"
 	default:
 		return "ready"

@@ -54,6 +54,7 @@ type Engine struct {
 
 	damageMu sync.Mutex
 	ranges   map[int64]keyRange // of damaged tables; bounded by maxRanges
+	hurt     map[int64]struct{} // numbers of tables in which damage was met; bounded by maxRanges
 }
 
 // maxRanges bounds the damaged tables whose key range is remembered; beyond it ranges are looked up again.
@@ -95,10 +96,11 @@ func OpenStorage(stor storage.Storage, o Options) (*Engine, error) {
 	return open(stor, o, hooks{})
 }
 
-// Opener returns an engine.Opener for dir.
+// Opener returns an engine.Opener for dir. With Options.Note, it also opens what Open cannot: a database that lacks
+// tables goes on without them, and one whose list of tables is lost is set aside, in a folder beside dir, for an empty one.
 func Opener(dir string, o Options) engine.Opener {
 	return func() (engine.Engine, error) {
-		e, err := Open(dir, o)
+		e, err := openSalvaged(dir, o)
 		if err != nil {
 			return nil, err // not e: an interface around a nil pointer is not nil
 		}
@@ -112,7 +114,7 @@ func open(stor storage.Storage, o Options, h hooks) (*Engine, error) {
 		return nil, errors.Join(fmt.Errorf("open engine: %w", err), stor.Close())
 	}
 	g.skipSync, g.skipDir, g.skipLatch = h.noSync || h.noLeaveSync, h.noDirSync, h.noLatch
-	e := &Engine{guard: g, opts: o, noSync: h.noSync, noLatch: h.noLatch, users: newGate(), ranges: map[int64]keyRange{}}
+	e := &Engine{guard: g, opts: o, noSync: h.noSync, noLatch: h.noLatch, users: newGate(), ranges: map[int64]keyRange{}, hurt: map[int64]struct{}{}}
 	lib := o.library()
 	lib.NoSync = h.noSync
 	if err := e.openLibrary(lib); err != nil {
@@ -280,6 +282,9 @@ func (e *Engine) damage(err error) *engine.Damage {
 func (e *Engine) tableRange(num int64) (keyRange, bool) {
 	e.damageMu.Lock()
 	defer e.damageMu.Unlock()
+	if len(e.hurt) < maxRanges {
+		e.hurt[num] = struct{}{}
+	}
 	if r, ok := e.ranges[num]; ok {
 		return r, true
 	}
@@ -293,11 +298,15 @@ func (e *Engine) tableRange(num int64) (keyRange, bool) {
 	if _, err := e.guard.scan(fd, func(record []byte) { whole = m.apply(record) == nil && whole }); err != nil || !whole {
 		return keyRange{}, false
 	}
-	r, ok := m.tables[num]
-	if ok && len(e.ranges) < maxRanges {
+	t, ok := m.tables[num]
+	if !ok {
+		return keyRange{}, false
+	}
+	r := keyRange{from: userKey(t.min), to: userKey(t.max)}
+	if len(e.ranges) < maxRanges {
 		e.ranges[num] = r
 	}
-	return r, ok
+	return r, true
 }
 
 // Apply implements engine.Engine.
@@ -522,6 +531,14 @@ func (e *Engine) Close() error {
 
 func (e *Engine) close() error {
 	known := e.Err() != nil
+	if err := errors.Join(e.shut(known), e.guard.close()); err != nil {
+		return fmt.Errorf("close engine: %w", err)
+	}
+	return nil
+}
+
+// shut ends the library's work and keeps the files. known says that the caller has had the engine's failure.
+func (e *Engine) shut(known bool) error {
 	e.users.close()
 	close(e.guard.quit)
 	err := e.closeLibrary()
@@ -530,13 +547,11 @@ func (e *Engine) close() error {
 	if err == nil {
 		err = e.guard.failed()
 	}
+	e.guard.cut()
 	if known {
-		err = nil // the caller has had it
+		return nil
 	}
-	if err := errors.Join(err, e.guard.close()); err != nil {
-		return fmt.Errorf("close engine: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (e *Engine) closeLibrary() (err error) {

@@ -219,13 +219,20 @@ func (g *guard) inspect(fd storage.FileDesc) error {
 	defer g.mu.Unlock()
 	g.lastLog = fd
 	switch {
-	case scan.recordAfter || malformed:
-		g.dropLocked(fmt.Sprintf("%v: %v", fd, scan))
 	case fd.Type == storage.TypeManifest:
+		// The library would go on with the tables of an earlier time, write that down, and only then miss some.
+		if scan.recordAfter || malformed {
+			return &engine.Damage{File: fd.String(), Err: fmt.Errorf("list of tables: %v", scan)}
+		}
 		if scan.torn() > 0 && !g.hasJournal(m.journal) {
 			// The unfinished record was finished once: the log that the rest counts from is gone.
-			g.dropLocked(fmt.Sprintf("%v: %v, and log %d is missing", fd, scan, m.journal))
+			return &engine.Damage{File: fd.String(), Err: fmt.Errorf("list of tables: %v, and log %d is missing", scan, m.journal)}
 		}
+		if scan.torn() > 0 && !g.hasTables(m.tables) { // likewise: their files go once it is written
+			return &engine.Damage{File: fd.String(), Err: fmt.Errorf("list of tables: %v, and tables are missing", scan)}
+		}
+	case scan.recordAfter:
+		g.dropLocked(fmt.Sprintf("%v: %v", fd, scan))
 	default:
 		g.report.Logs++
 		if g.tornLog > 0 && scan.size > 0 {
@@ -289,6 +296,21 @@ func (g *guard) hasJournal(num int64) bool {
 		}
 	}
 	return false
+}
+
+// hasTables reports whether all tables of a manifest exist.
+func (g *guard) hasTables(tables map[int64]tableInfo) bool {
+	fds, err := g.Storage.List(storage.TypeTable)
+	if err != nil {
+		return false
+	}
+	found := 0
+	for _, fd := range fds {
+		if _, ok := tables[fd.Num]; ok {
+			found++
+		}
+	}
+	return found == len(tables)
 }
 
 func (g *guard) dropLocked(detail string) {
@@ -359,10 +381,15 @@ func (g *guard) syncJournal() error {
 	return w.Sync()
 }
 
-// close releases the files. The guard writes nothing afterwards.
-func (g *guard) close() error {
+// cut keeps the library from writing anything more.
+func (g *guard) cut() {
 	closed := engine.ErrClosed
 	g.failure.CompareAndSwap(nil, &closed)
+}
+
+// close releases the files. The guard writes nothing afterwards.
+func (g *guard) close() error {
+	g.cut()
 	return g.Storage.Close()
 }
 

@@ -179,9 +179,16 @@ func FuzzManifest(f *testing.F) {
 			t.Fatal(err)
 		}
 		for num, r := range m.tables {
-			if r.from == nil || r.to == nil {
+			if len(r.min) < keyTrailer || len(r.max) < keyTrailer {
 				t.Fatalf("table %d without keys", num)
 			}
+		}
+		if err != nil {
+			return
+		}
+		var again manifest
+		if err := again.apply(m.encode()); err != nil || !bytes.Equal(again.encode(), m.encode()) {
+			t.Fatalf("what was encoded reads differently: %v", err)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/syndtr/goleveldb/leveldb/filter"
 	"github.com/syndtr/goleveldb/leveldb/opt"
+
+	"github.com/dotring/dotring/storagenode/engine"
 )
 
 const (
@@ -74,6 +76,11 @@ type Options struct {
 	// 0 for no bound, else at least 1 MiB. Flushes of the memory table are not bound by it, and the bound is lifted
 	// while level 0 is half-way to L0Slowdown, since a stall costs more than the interference.
 	CompactionRate int64 `yaml:"compaction_rate"`
+
+	// Note makes the entry that a salvage stores in the same step, for ranges of keys of which newer versions may be
+	// gone. serial is never the same twice in one directory, and must make the key one that is never used otherwise, since
+	// the entry is older than all that is in the log. nil for none.
+	Note func(serial uint64, lost []engine.KeyRange) (key, value []byte) `yaml:"-"`
 }
 
 // Default returns the options described at [Options].

@@ -55,6 +55,7 @@ type Store interface {
 	ScanObserved(r ring.Range, begin func(), fn func(key, rec []byte) error) error
 	Pressure() float64
 	Stats() kv.Stats
+	Doubts() kv.Doubts
 }
 
 // Peers connects to other nodes; see peer.Pool.

@@ -125,7 +125,9 @@ func (s *Sums) Answer(a merkle.Ask) []byte {
 // count makes the sums of r, of countWidth slots at most, those of the records in the store. It returns in how many slots
 // that were counted before the sum was wrong, and about how many bytes were read. Writes go on meanwhile: the scan is of
 // the state that the tree had when it began, so the error found then is what is corrected, whatever was added since.
-func (s *Sums) count(store Store, r ring.Range) (wrong, size int, err error) {
+//
+// doubted says that r is in doubt: then it counts as empty, differs from the peers' and holds up no other slot.
+func (s *Sums) count(store Store, r ring.Range, doubted bool) (wrong, size int, err error) {
 	before, found := make([]merkle.Sum, r.Len()), make([]merkle.Sum, r.Len())
 	known := make([]bool, r.Len())
 	var doubts uint64
@@ -149,7 +151,8 @@ func (s *Sums) count(store Store, r ring.Range) (wrong, size int, err error) {
 	})
 	// A slot that cannot be read whole counts for what can: it then differs from the peers' and holds up no other slot.
 	damaged := errors.Is(err, engine.ErrDamaged) && r.Len() == 1
-	if err != nil && !damaged {
+	doubted = doubted && errors.Is(err, kv.ErrDoubted)
+	if err != nil && !damaged && !doubted {
 		return 0, size, err
 	}
 	s.mu.Lock()
@@ -159,7 +162,7 @@ func (s *Sums) count(store Store, r ring.Range) (wrong, size int, err error) {
 	}
 	for i := range found {
 		slot := r.From + ring.Slot(i)
-		if known[i] && found[i] != before[i] && !damaged {
+		if known[i] && found[i] != before[i] && !damaged && !doubted {
 			wrong++
 		}
 		s.tree.Add(slot, found[i].Minus(before[i]))
@@ -168,7 +171,7 @@ func (s *Sums) count(store Store, r ring.Range) (wrong, size int, err error) {
 			s.missing--
 		}
 	}
-	if damaged {
+	if damaged && !doubted {
 		return 0, size, err
 	}
 	return wrong, size, nil
@@ -215,10 +218,16 @@ func (k *keeper) count(ctx context.Context, r ring.Range) {
 	for r.Len() > 0 && yield(ctx, k.store) {
 		part := ring.Range{From: r.From, To: ring.Slot(min(int(r.From)+k.width, int(r.To)))}
 		began := time.Now()
-		wrong, size, err := k.sums.count(k.store, part)
+		doubts := k.store.Doubts()
+		part, doubted := doubts.Cut(part)
+		if doubts.Whole {
+			pause(ctx, countRetry) // nothing is compared before all is refilled
+			continue
+		}
+		wrong, size, err := k.sums.count(k.store, part, doubted)
 		k.sums.metrics.counted.Add(float64(size))
 		switch {
-		case errors.Is(err, kv.ErrClosed):
+		case errors.Is(err, kv.ErrClosed), errors.Is(err, kv.ErrDoubted):
 			pause(ctx, countRetry)
 			continue
 		case errors.Is(err, engine.ErrDamaged) && part.Len() > 1:

@@ -18,6 +18,7 @@ const (
 	lockFile     = "lock"
 	identityFile = "identity"
 	engineFolder = "data"
+	heldFile     = "held-data"
 )
 
 // ErrLocked means that another process uses the directory.
@@ -32,6 +33,7 @@ type Dir struct {
 	path     string
 	identity Identity
 	lock     *os.File
+	held     bool
 }
 
 // Open creates the directory where it is missing, locks it against other processes, and reads its identity, or draws
@@ -47,6 +49,12 @@ func Open(path string, rand io.Reader, now time.Time) (*Dir, error) {
 	d := &Dir{path: path, lock: lock}
 	if d.identity, err = readOrCreate(path, rand, now); err != nil {
 		return nil, errors.Join(err, lock.Close())
+	}
+	switch _, err := os.Stat(filepath.Join(path, heldFile)); {
+	case err == nil:
+		d.held = true
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, errors.Join(fmt.Errorf("look for data: %w", err), lock.Close())
 	}
 	return d, nil
 }
@@ -133,6 +141,21 @@ func (d *Dir) Identity() Identity { return d.identity }
 
 // EnginePath is the folder that belongs to the storage engine.
 func (d *Dir) EnginePath() string { return filepath.Join(d.path, engineFolder) }
+
+// HeldData says that the engine was opened here before, so that an empty one has lost what it had.
+func (d *Dir) HeldData() bool { return d.held }
+
+// MarkHeldData makes HeldData true for all later openings, durably.
+func (d *Dir) MarkHeldData() error {
+	if d.held {
+		return nil
+	}
+	if err := writeDurably(d.path, heldFile, []byte("1\n")); err != nil {
+		return fmt.Errorf("note that there is data: %w", err)
+	}
+	d.held = true
+	return nil
+}
 
 // Close gives the directory free. Further calls do nothing.
 func (d *Dir) Close() error {

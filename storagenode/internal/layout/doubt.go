@@ -1,79 +1,42 @@
 package layout
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
+	"sync"
+	"time"
 
+	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/kv"
 )
 
-const metaDoubt = "layout/doubt"
+// unitBytes is about how much of each source is held in memory to refill a part in one step.
+const unitBytes = 2 << 20
 
-// Doubt is whether the store may lack what this node acknowledged: the engine dropped data when it was opened. Until the
-// node has pulled all it owns from enough other owners, nothing it has, and nothing it lacks, proves anything. The doubt
-// is durable, since the next start finds a tidy engine. Safe for concurrent use, but for Look and Clear, which belong to
-// the driver.
-type Doubt struct {
-	store Store
-	life  EngineLife
-	in    atomic.Bool
-	// cleared is the number of openings when the doubt last ended, 0 for never in this life of the process.
-	cleared atomic.Uint64
-	stored  bool
+// ErrSourceInDoubt is a source's refusal of a pull: what it holds of the range is in doubt itself.
+var ErrSourceInDoubt = errors.New("source is in doubt")
+
+// Doubtful is the part of kv.Store that tells what is in doubt, and ends it.
+type Doubtful interface {
+	Doubts() kv.Doubts
+	Refill(r kv.Refill, done func(error)) error
 }
 
-// EngineLife tells of the engine in this life of the process. Both are safe for concurrent use.
-type EngineLife struct {
-	Dropped  func() bool   // whether any opening dropped data
-	Openings func() uint64 // how many there were, 1 or more
+// refillPart is a range that has the same owners. Sources are the others, none where the node is no owner, or the only
+// one; then keep says which.
+type refillPart struct {
+	ring.Pull
+	keep bool
 }
 
-// NewDoubt reads whether an earlier life was in doubt.
-func NewDoubt(store Store, life EngineLife) (*Doubt, error) {
-	b, err := get(store, metaDoubt)
-	if err != nil {
-		return nil, err
-	}
-	d := &Doubt{store: store, life: life, stored: len(b) > 0}
-	d.in.Store(d.stored)
-	return d, nil
-}
-
-// In says whether the store is in doubt.
-func (d *Doubt) In() bool { return d.in.Load() || d.cleared.Load() == 0 && d.life.Dropped() }
-
-// Look notices that the engine was reopened and dropped data, and makes a doubt durable.
-func (d *Doubt) Look(ctx context.Context, put func(context.Context, string, []byte) error) error {
-	// Which opening it was cannot be told, so any after the doubt ended is one too many.
-	if d.life.Dropped() && d.life.Openings() > d.cleared.Load() {
-		d.in.Store(true)
-	}
-	if !d.in.Load() || d.stored {
-		return nil
-	}
-	if err := put(ctx, metaDoubt, []byte{1}); err != nil {
-		return err
-	}
-	d.stored = true
-	return nil
-}
-
-// Clear ends a doubt that began at or before openings.
-func (d *Doubt) Clear(ctx context.Context, openings uint64, put func(context.Context, string, []byte) error) error {
-	if err := put(ctx, metaDoubt, nil); err != nil {
-		return err
-	}
-	d.stored = false
-	d.cleared.Store(openings)
-	d.in.Store(false)
-	return nil
-}
-
-// refillPulls lists what a node must pull to know again all that a read quorum knows of the slots it owns in l: from
-// n-w+1 other owners, or all of them where there are fewer.
-func refillPulls(l *ring.Layout, self ring.NodeID) []ring.Pull {
+// refillPlan cuts ranges into parts, with what a node must pull to know again all that a read quorum knows of the slots it
+// owns in l: from n-w+1 other owners, or all of them where there are fewer.
+func refillPlan(l *ring.Layout, self ring.NodeID, ranges []ring.Range) []refillPart {
 	need := l.Replicas() - l.EffectiveW(l.MinW()) + 1
 	bounds := []ring.Slot{0, ring.Slots}
 	for _, m := range l.Members() {
@@ -81,66 +44,270 @@ func refillPulls(l *ring.Layout, self ring.NodeID) []ring.Pull {
 			bounds = append(bounds, t+1) // a slot belongs to the first token at or after it
 		}
 	}
+	for _, r := range ranges {
+		bounds = append(bounds, r.From, r.To)
+	}
 	slices.Sort(bounds)
 	bounds = slices.Compact(bounds)
-	var out []ring.Pull
+	var out []refillPart
+	at := 0
 	for i, from := range bounds[:len(bounds)-1] {
-		owners := slices.Clone(l.Primaries(from))
-		at := slices.Index(owners, self)
-		if at < 0 || len(owners) == 1 {
+		for at < len(ranges) && ranges[at].To <= from {
+			at++
+		}
+		if at == len(ranges) || ranges[at].From > from {
 			continue
 		}
-		owners = slices.Delete(owners, at, at+1)
-		slices.SortFunc(owners, ring.NodeID.Compare)
-		out = append(out, ring.Pull{Range: ring.Range{From: from, To: bounds[i+1]}, Sources: owners, Need: min(need, len(owners))})
+		p := refillPart{Pull: ring.Pull{Range: ring.Range{From: from, To: bounds[i+1]}}}
+		owners := slices.Clone(l.Primaries(from))
+		if mine := slices.Index(owners, self); mine >= 0 {
+			p.Sources = slices.Delete(owners, mine, mine+1)
+			slices.SortFunc(p.Sources, ring.NodeID.Compare)
+			p.Need, p.keep = min(need, len(p.Sources)), len(p.Sources) == 0
+		}
+		if n := len(out); n > 0 && out[n-1].Range.To == from && out[n-1].keep == p.keep && slices.Equal(out[n-1].Sources, p.Sources) {
+			out[n-1].Range.To = p.Range.To
+			continue
+		}
+		out = append(out, p)
 	}
-	return coalesce(out)
+	return out
 }
 
 // refill brings a node whose store is in doubt what it may have lost. It reports whether there is no doubt.
 func (d *Driver) refill(ctx context.Context) bool {
-	doubt := d.cfg.Doubt
-	if err := doubt.Look(ctx, d.cfg.State.put); err != nil {
-		d.log.Warn().Err(err).Msg("doubt about the disk not stored, trying again")
-	}
-	if !doubt.In() {
+	now, k := d.cfg.Doubts.Doubts(), d.cfg.State.Known()
+	if !now.Any() {
 		return true
 	}
-	k := d.cfg.State.Known()
-	switch {
-	case k == nil: // what the node belonged to may be among what was lost
-		return false
-	case !k.IsMember(d.cfg.Self.ID): // it owns nothing yet: all that counts comes with the sync
-		return d.clearDoubt(ctx, d.cfg.Doubt.life.Openings())
-	case !d.cfg.State.Ready():
+	// Without a layout, what the node belonged to may be among what was lost; it is taken in again first.
+	if k == nil || k.IsMember(d.cfg.Self.ID) && !d.cfg.State.Ready() {
 		return false
 	}
 	id := k.Settled.ID()
-	if d.refilling != nil && d.refilling.layout != id {
+	if d.refilling != nil && (d.refilling.layout != id || d.refilling.ended) {
 		d.refilling.cancel()
 		d.refilling = nil
 	}
 	if d.refilling == nil {
-		openings := doubt.life.Openings()
-		pulls := refillPulls(k.Settled, d.cfg.Self.ID)
-		d.log.Error().Stringer("layout", id).Int("ranges", len(pulls)).
-			Msg("the engine dropped data: nothing here is served until it was pulled from other owners")
-		d.refilling = d.startPulls(ctx, id, pulls, "refill")
-		d.refilling.openings = openings
+		d.startRefill(ctx, id, refillPlan(k.Settled, d.cfg.Self.ID, now.Ranges), now)
 	}
-	if !d.refilling.ended {
-		return false
-	}
-	done := d.refilling
-	d.refilling = nil
-	return d.clearDoubt(ctx, done.openings)
+	return false
 }
 
-func (d *Driver) clearDoubt(ctx context.Context, openings uint64) bool {
-	if err := d.cfg.Doubt.Clear(ctx, openings, d.cfg.State.put); err != nil {
-		d.log.Warn().Err(fmt.Errorf("clear doubt: %w", err)).Msg("doubt about the disk stays, trying again")
-		return false
+// startRefill refills parts on goroutines of their own.
+func (d *Driver) startRefill(ctx context.Context, id ring.LayoutID, parts []refillPart, now kv.Doubts) {
+	ctx, cancel := context.WithCancel(ctx)
+	t := &pullTask{layout: id, cancel: cancel}
+	d.refilling = t
+	d.log.Error().Stringer("layout", id).Bool("whole", now.Whole).Int("slots", now.Slots()).Int("ranges", len(parts)).
+		Msg("the disk lost data: nothing of it is served until it was pulled from other owners")
+	d.calls.Go(func() {
+		defer cancel()
+		f := refiller{puller: puller{self: d.cfg.Self.ID, layout: id, peers: d.cfg.Peers, metrics: d.metrics, find: d.findPeer, log: d.log},
+			store: d.cfg.Doubts}
+		start := time.Now()
+		f.all(ctx, parts)
+		if ctx.Err() != nil {
+			return
+		}
+		d.log.Warn().Stringer("layout", id).Dur("took", time.Since(start)).Msg("what was lost was refilled")
+		select {
+		case d.results <- func(context.Context) { t.ended = true }:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// refiller carries out one refill.
+type refiller struct {
+	puller
+	store Doubtful
+}
+
+func (f *refiller) all(ctx context.Context, parts []refillPart) {
+	work := make(chan refillPart)
+	var owned sync.WaitGroup
+	for range min(pullsMax, len(parts)) {
+		owned.Go(func() {
+			for part := range work {
+				f.part(ctx, part)
+			}
+		})
 	}
-	d.log.Warn().Msg("the disk is in doubt no longer")
+	for _, part := range parts {
+		select {
+		case work <- part:
+		case <-ctx.Done():
+		}
+	}
+	close(work)
+	owned.Wait()
+}
+
+// part refills a range unit by unit, for as long as ctx allows.
+func (f *refiller) part(ctx context.Context, p refillPart) {
+	for p.Range.Len() > 0 && ctx.Err() == nil {
+		unit := refillPart{Pull: p.Pull, keep: p.keep}
+		got := haul{}
+		f.gather(ctx, &unit, got)
+		if ctx.Err() != nil || !f.put(ctx, unit, got) {
+			return
+		}
+		p.Range.From = unit.Range.To
+	}
+}
+
+// gather pulls from as many sources as are needed. The first says how much of the range is one unit.
+//
+// A source that is in doubt itself does not count. But where all that are left are so, and none is merely away, nothing
+// better will come: each would wait for the others. Then what all of them hold is taken together, with what is here. That
+// can bring less than was acknowledged only if as many machines lost data as a write needs, and is counted and logged.
+func (f *refiller) gather(ctx context.Context, unit *refillPart, got haul) {
+	left, need := slices.Clone(unit.Sources), unit.Need
+	limit := unitBytes
+	for need > 0 && ctx.Err() == nil {
+		done, doubtful := -1, 0
+		for i, id := range left {
+			err := f.fetch(ctx, id, unit, limit, false, got)
+			if err == nil {
+				done = i
+				break
+			}
+			if errors.Is(err, ErrSourceInDoubt) {
+				doubtful++
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			f.metrics.pulls.WithLabelValues("failed").Inc()
+			f.log.Warn().Err(err).Stringer("peer", id).Stringer("range", unit.Range).Msg("range not pulled, trying another source")
+		}
+		switch {
+		case done >= 0:
+			f.metrics.pulls.WithLabelValues("ok").Inc()
+			left = slices.Delete(left, done, done+1)
+			need, limit = need-1, 0
+		case doubtful == len(left) && f.takeDoubted(ctx, left, unit, limit, got):
+			unit.keep = true
+			f.metrics.lastResorts.Inc()
+			f.log.Error().Stringer("range", unit.Range).Int("sources", len(left)).
+				Msg("all owners that are left are in doubt: what they hold together is taken for all there is")
+			return
+		default:
+			pause(ctx, pullRetry)
+		}
+	}
+}
+
+// takeDoubted pulls from all of ids what they hold, in doubt as it is.
+func (f *refiller) takeDoubted(ctx context.Context, ids []ring.NodeID, unit *refillPart, limit int, got haul) bool {
+	for _, id := range ids {
+		if err := f.fetch(ctx, id, unit, limit, true, got); err != nil {
+			f.log.Warn().Err(err).Stringer("peer", id).Stringer("range", unit.Range).Msg("range in doubt not pulled")
+			return false
+		}
+		limit = 0
+	}
 	return true
+}
+
+// haul is what was pulled of a unit, by key.
+type haul map[string][]byte
+
+var errEnough = errors.New("unit is full")
+
+// fetch merges into got what a source holds of the unit. A limit above 0 bounds that in bytes, by making the unit end
+// before the slot in which it is reached, unless that is its first.
+func (f *refiller) fetch(ctx context.Context, id ring.NodeID, unit *refillPart, limit int, doubted bool, got haul) error {
+	peer, ok := f.find(id)
+	if !ok {
+		return errors.New("source is away")
+	}
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	pull := f.peers.Pull
+	if doubted {
+		pull = f.peers.PullDoubted
+	}
+	own, size, end := haul{}, 0, unit.Range.To
+	err := pull(ctx, peer, f.layout, unit.Range, nil, func(c Chunk) error {
+		if len(c.Keys) == 0 || len(c.Keys) != len(c.Records) {
+			return fmt.Errorf("malformed chunk of %d keys and %d records", len(c.Keys), len(c.Records))
+		}
+		for i, key := range c.Keys {
+			slot := ring.SlotOf(key)
+			if !unit.Range.Contains(slot) {
+				return errors.New("a key outside of the range")
+			}
+			if limit > 0 && size >= limit && slot > unit.Range.From {
+				end = slot
+				return errEnough
+			}
+			size += len(key) + len(c.Records[i])
+			own[string(key)] = bytes.Clone(c.Records[i])
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	f.metrics.pulledBytes.Add(float64(size))
+	f.metrics.pulledRecords.Add(float64(len(own)))
+	for key, rec := range own {
+		if ring.SlotOf([]byte(key)) >= end { // the last slot came in part
+			continue
+		}
+		if got[key], err = mergeRecords([]byte(key), got[key], rec); err != nil {
+			return err
+		}
+	}
+	unit.Range.To = end
+	return nil
+}
+
+// mergeRecords merges two records of a key, of which the first may be nil.
+func mergeRecords(key, a, b []byte) ([]byte, error) {
+	if a == nil || bytes.Equal(a, b) {
+		return b, nil
+	}
+	for _, rec := range [][]byte{a, b} {
+		if err := record.Verify(key, rec); err != nil {
+			return nil, err
+		}
+	}
+	one, err := record.Decode(key, a)
+	if err != nil {
+		return nil, err
+	}
+	other, err := record.Decode(key, b)
+	if err != nil {
+		return nil, err
+	}
+	return record.Append(nil, key, causal.Merge(one, other)), nil
+}
+
+// put makes a unit durable, however long the store is busy. false says that it is not in doubt any more, or that ctx ended.
+func (f *refiller) put(ctx context.Context, unit refillPart, got haul) bool {
+	for ctx.Err() == nil {
+		r := kv.Refill{Range: unit.Range, Keep: unit.keep}
+		for key, rec := range got {
+			r.Keys, r.Records = append(r.Keys, []byte(key)), append(r.Records, rec)
+		}
+		ended := make(chan error, 1)
+		err := f.store.Refill(r, func(err error) { ended <- err })
+		if err == nil {
+			err = <-ended // the store answers all it took
+		}
+		switch {
+		case err == nil:
+			return true
+		case errors.Is(err, kv.ErrInvalid):
+			f.log.Warn().Err(err).Stringer("range", unit.Range).Msg("range not refilled")
+			return false
+		}
+		f.log.Warn().Err(err).Stringer("range", unit.Range).Msg("range not refilled, trying again")
+		pause(ctx, pullRetry)
+	}
+	return false
 }

@@ -64,7 +64,10 @@ type Peers interface {
 	Join(ctx context.Context, to Peer, cluster ring.ClusterID, me ring.Member) ([]byte, error)
 	// Pull calls fn with chunks of what the other holds of r, in order, from behind the key after; last is the chunk's
 	// last key.
+	// A source that is in doubt refuses with ErrSourceInDoubt.
 	Pull(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error
+	// PullDoubted is Pull of what a source holds even where that is in doubt.
+	PullDoubted(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error
 }
 
 // Chunk is a part of a pulled range.
@@ -88,7 +91,7 @@ type Config struct {
 	Reached  func() (all, tried bool)
 
 	State   *State
-	Doubt   *Doubt
+	Doubts  Doubtful
 	Members Members
 	Peers   Peers
 	Records Records
@@ -316,7 +319,7 @@ func (d *Driver) found(ctx context.Context, now time.Time) {
 	case ring.JoinCluster:
 		d.join(ctx, now, decision.Cluster)
 	case ring.FoundCluster:
-		if d.cfg.Doubt.In() {
+		if d.cfg.Doubts.Doubts().Whole {
 			d.complain("doubt", func(e *zerolog.Event) {
 				e.Msg("no cluster is founded: the engine dropped data, and the layout of a cluster may be among it")
 			})
@@ -441,7 +444,7 @@ func (d *Driver) steps(ctx context.Context) bool {
 		case ring.StepSwitch:
 			err = d.cfg.State.Switch(ctx, step.Layout.ID())
 		case ring.StepSync:
-			if d.cfg.Doubt.In() {
+			if d.cfg.Doubts.Doubts().Any() {
 				return true // it counts itself as one that was pulled from, which it must not while it may lack records
 			}
 			if d.sync == nil {

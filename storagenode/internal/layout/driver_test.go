@@ -150,8 +150,8 @@ func TestDriversRestart(t *testing.T) {
 	})
 }
 
-// A node whose engine dropped data is in doubt until it has pulled all it owns from enough others, also across a restart
-// that finds a tidy engine.
+// A node in doubt stays so until it has pulled all it owns from enough others, also across a restart. What it held itself
+// goes: it may have been deleted and collected since.
 func TestDoubtIsRefilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -162,37 +162,29 @@ func TestDoubtIsRefilled(t *testing.T) {
 			n.start()
 		}
 		time.Sleep(10 * time.Second)
-		if settledOn(all...) == nil || one.doubt.In() {
+		if settledOn(all...) == nil || one.store.Doubts().Any() {
 			t.Fatal("not settled, or in doubt from the start")
 		}
 		two.store.kv["both"], three.store.kv["both"], three.store.kv["only on three"] = []byte("v"), []byte("v"), []byte("v")
+		one.store.kv["deleted since"] = []byte("v")
 		one.stop()
 		three.stop() // so that one cannot be refilled from two others
-		one.dropped = true
+		one.store.distrust()
 		one.start()
-		if !one.doubt.In() {
-			t.Fatal("no doubt")
-		}
 		time.Sleep(10 * time.Second)
 		one.stop()
-		one.dropped = false
 		one.start()
 		time.Sleep(10 * time.Second)
-		if !one.doubt.In() {
+		if !one.store.Doubts().Any() {
 			t.Fatal("the doubt ended with one of two sources, or with a restart")
 		}
 		three.start()
 		time.Sleep(10 * time.Second)
-		if one.doubt.In() {
+		if one.store.Doubts().Any() {
 			t.Fatalf("still in doubt with all sources there:\n%s", w.log.String())
 		}
-		if one.store.kv["both"] == nil || one.store.kv["only on three"] == nil {
+		if len(one.store.kv) != 2 || one.store.kv["both"] == nil || one.store.kv["only on three"] == nil {
 			t.Errorf("refilled with %q", one.store.kv)
-		}
-		one.stop()
-		one.start()
-		if one.doubt.In() {
-			t.Error("in doubt again after a restart")
 		}
 		for _, n := range all {
 			n.stop()
@@ -200,12 +192,57 @@ func TestDoubtIsRefilled(t *testing.T) {
 	})
 }
 
+// Owners that are all in doubt do not wait for each other: once none of those left is merely away, what all of them hold
+// is put together. With one that is trusted, its word is taken too.
+func TestAllInDoubt(t *testing.T) {
+	for _, doubted := range []int{3, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			all := []*fakeNode{w.add(1), w.add(2), w.add(3)}
+			w.expect = len(all)
+			for _, n := range all {
+				n.start()
+			}
+			time.Sleep(10 * time.Second)
+			if settledOn(all...) == nil {
+				t.Fatal("not settled")
+			}
+			for i, n := range all {
+				n.stop()
+				n.store.kv[fmt.Sprint("key of ", i)] = []byte("v")
+				if i < doubted {
+					n.store.distrust()
+				}
+			}
+			all[0].start()
+			all[1].start()
+			time.Sleep(20 * time.Second)
+			if !all[0].store.Doubts().Any() || !all[1].store.Doubts().Any() {
+				t.Fatal("the doubt ended while an owner that may know better was away")
+			}
+			all[2].start()
+			time.Sleep(20 * time.Second)
+			for i, n := range all[:doubted] {
+				if n.store.Doubts().Any() || len(n.store.kv) != 3 {
+					t.Errorf("%d in doubt: node %d holds %q, doubts %v", doubted, i, n.store.kv, n.store.Doubts())
+				}
+			}
+			if w.logged("all owners that are left are in doubt") == 0 {
+				t.Error("nothing was said of it")
+			}
+			for _, n := range all {
+				n.stop()
+			}
+		})
+	}
+}
+
 // A node that may have lost its layout founds no cluster beside the one it may belong to, and is taken in again by it.
 func TestDoubtFoundsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		one, two := w.add(1), w.add(2)
-		one.dropped = true
+		one.store.distrust()
 		one.start()
 		defer one.stop()
 		time.Sleep(time.Minute)
@@ -215,48 +252,10 @@ func TestDoubtFoundsNothing(t *testing.T) {
 		two.start()
 		defer two.stop()
 		time.Sleep(time.Minute)
-		if settledOn(one, two) == nil || one.doubt.In() {
+		if settledOn(one, two) == nil || one.store.Doubts().Any() {
 			t.Errorf("not taken in, or still in doubt:\n%s", w.log.String())
 		}
 	})
-}
-
-// The engine drops data at a reopening while the node runs: at once there is doubt, again after it had ended.
-func TestDoubtWhileRunning(t *testing.T) {
-	f := newFifo(true)
-	s := load(t, f)
-	dropped, openings := false, uint64(1)
-	d, err := NewDoubt(f, EngineLife{Dropped: func() bool { return dropped }, Openings: func() uint64 { return openings }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	look := func() {
-		t.Helper()
-		if err := d.Look(t.Context(), s.put); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if look(); d.In() {
-		t.Error("doubt without cause")
-	}
-	dropped, openings = true, 2
-	if !d.In() {
-		t.Error("no doubt before the driver looks")
-	}
-	look()
-	if len(f.meta[metaDoubt]) == 0 {
-		t.Error("the doubt is not durable")
-	}
-	if err := d.Clear(t.Context(), 2, s.put); err != nil {
-		t.Fatal(err)
-	}
-	if look(); d.In() || len(f.meta[metaDoubt]) != 0 {
-		t.Error("the doubt does not end")
-	}
-	openings = 3
-	if look(); !d.In() {
-		t.Error("no doubt after another reopening")
-	}
 }
 
 // What a refill asks for: every slot the node owns, from others alone.
@@ -270,13 +269,22 @@ func TestRefillPulls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pulls := refillPulls(l, nodeID(1))
+	pulls := refillPlan(l, nodeID(1), []ring.Range{{From: 0, To: 1000}, {From: 5000, To: ring.Slots}})
 	covered := 0
 	for _, p := range pulls {
 		covered += p.Range.Len()
+		if p.Range.From < 5000 && p.Range.To > 1000 {
+			t.Fatalf("part %v is not in doubt as a whole", p.Range)
+		}
 		for _, s := range []ring.Slot{p.Range.From, p.Range.To - 1} {
 			owners := l.Primaries(s)
-			if !slices.Contains(owners, nodeID(1)) || len(owners) != len(p.Sources)+1 || p.Need != 2 {
+			if len(p.Sources) == 0 {
+				if slices.Contains(owners, nodeID(1)) || p.keep {
+					t.Fatalf("no pull of a slot owned by %v, keep %v", owners, p.keep)
+				}
+				continue
+			}
+			if p.keep || !slices.Contains(owners, nodeID(1)) || len(owners) != len(p.Sources)+1 || p.Need != 2 {
 				t.Fatalf("pull %v of a slot owned by %v", p, owners)
 			}
 			for _, src := range p.Sources {
@@ -286,15 +294,12 @@ func TestRefillPulls(t *testing.T) {
 			}
 		}
 	}
-	owned := 0
-	for _, r := range l.OwnedRanges(nodeID(1)) {
-		owned += r.Len()
+	if want := ring.Slots - 4000; covered != want {
+		t.Errorf("%d of %d slots are refilled", covered, want)
 	}
-	if covered != owned || owned == 0 {
-		t.Errorf("%d of %d owned slots are pulled", covered, owned)
-	}
-	if alone := refillPulls(ring.Found(cluster, memberOf(1), 3, 2), nodeID(1)); len(alone) != 0 {
-		t.Errorf("a node alone pulls %v", alone)
+	alone := refillPlan(ring.Found(cluster, memberOf(1), 3, 2), nodeID(1), []ring.Range{{To: ring.Slots}})
+	if len(alone) != 1 || !alone[0].keep || alone[0].Need != 0 || alone[0].Range.Len() != ring.Slots {
+		t.Errorf("a node alone refills %v", alone)
 	}
 }
 

@@ -10,6 +10,7 @@ type metrics struct {
 	pulls         *prometheus.CounterVec
 	pulledRecords prometheus.Counter
 	pulledBytes   prometheus.Counter
+	lastResorts   prometheus.Counter
 	foreign       prometheus.Gauge
 	refused       prometheus.Counter
 }
@@ -31,6 +32,10 @@ func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
 		pulledBytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dotring_node_pulled_bytes_total", Help: "Bytes of records taken in for layout changes.",
 		}),
+		lastResorts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dotring_node_refills_from_doubt_total",
+			Help: "Ranges refilled from owners that were all in doubt: acknowledged writes may be missing.",
+		}),
 		foreign: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "dotring_node_foreign_members", Help: "Living members in gossip that belong to another cluster.",
 		}),
@@ -46,7 +51,7 @@ func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
 			return 0
 		})
 	}
-	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.pulls, m.pulledRecords, m.pulledBytes, m.foreign, m.refused,
+	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.pulls, m.pulledRecords, m.pulledBytes, m.lastResorts, m.foreign, m.refused,
 		epoch("dotring_node_layout_settled_epoch", "Epoch of the settled layout, 0 while there is none.", func(k *Known) uint64 { return k.Settled.ID().Epoch }),
 		epoch("dotring_node_layout_newest_epoch", "Epoch of the newest layout known, 0 while there is none.", func(k *Known) uint64 { return k.Newest.ID().Epoch }),
 		epoch("dotring_node_layout_read_epoch", "Epoch of the layout that reads use, 0 while there is none.", func(k *Known) uint64 { return k.Read.ID().Epoch }),

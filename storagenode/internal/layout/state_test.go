@@ -11,6 +11,7 @@ import (
 
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
+	"github.com/dotring/dotring/storagenode/kv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,6 +24,7 @@ type fifo struct {
 	queue  []queued
 	meta   map[string][]byte
 	kv     map[string][]byte
+	doubts kv.Doubts
 	added  chan struct{} // told of each put, if not nil
 }
 
@@ -72,6 +74,48 @@ func (f *fifo) Apply(key, rec []byte, done func(bool, error)) error {
 	f.kv[string(key)] = append([]byte(nil), rec...)
 	f.mu.Unlock()
 	done(true, nil)
+	return nil
+}
+
+func (f *fifo) Doubts() kv.Doubts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.doubts
+}
+
+// distrust puts everything in doubt.
+func (f *fifo) distrust() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubts = kv.Doubts{Whole: true, Ranges: []ring.Range{{To: ring.Slots}}}
+}
+
+func (f *fifo) Refill(r kv.Refill, done func(error)) error {
+	f.mu.Lock()
+	if f.fail != nil {
+		defer f.mu.Unlock()
+		return f.fail
+	}
+	for key := range f.kv {
+		if !r.Keep && r.Range.Contains(ring.SlotOf([]byte(key))) {
+			delete(f.kv, key)
+		}
+	}
+	for i, key := range r.Keys {
+		f.kv[string(key)] = r.Records[i]
+	}
+	var left []ring.Range
+	for _, in := range f.doubts.Ranges {
+		for _, part := range []ring.Range{{From: in.From, To: min(in.To, r.Range.From)}, {From: max(in.From, r.Range.To), To: in.To}} {
+			if part.From < part.To {
+				left = append(left, part)
+			}
+		}
+	}
+	f.doubts.Ranges = left
+	f.doubts.Whole = f.doubts.Whole && len(left) > 0
+	f.mu.Unlock()
+	done(nil)
 	return nil
 }
 

@@ -28,10 +28,9 @@ const (
 
 // pullTask brings this node what it will own, or ought to have, in one layout.
 type pullTask struct {
-	layout   ring.LayoutID
-	cancel   context.CancelFunc
-	ended    bool   // all is durable; belongs to the driver's goroutine
-	openings uint64 // of the engine when the task began
+	layout ring.LayoutID
+	cancel context.CancelFunc
+	ended  bool // all is durable; belongs to the driver's goroutine
 }
 
 // startPulls carries out pulls on goroutines of their own; the task's ended tells when all is durable.

@@ -37,8 +37,6 @@ type fakeNode struct {
 	store   *fifo
 	reg     *prometheus.Registry
 	state   *State
-	doubt   *Doubt
-	dropped bool // by the engine, when it was opened
 	driver  *Driver
 	gossip  membership.Member
 	up      bool
@@ -78,16 +76,13 @@ func (f *fakeNode) start() {
 	if f.state, err = Load(f.id, f.store); err != nil {
 		w.t.Fatal(err)
 	}
-	if f.doubt, err = NewDoubt(f.store, EngineLife{Dropped: func() bool { return f.dropped }, Openings: func() uint64 { return 1 }}); err != nil {
-		w.t.Fatal(err)
-	}
 	me := ring.Member{ID: f.id, Name: fmt.Sprintf("node%d", f.id[0]), Weight: 1}
 	w.mu.Lock()
 	f.gossip = membership.Member{ID: f.id, Name: me.Name, GRPCAddr: me.Name, Weight: 1, Status: membership.Alive}
 	w.mu.Unlock()
 	f.driver, err = New(Config{Self: me, Label: "test", N: 3, MinW: 2, JoinWait: 5 * time.Second,
 		Reached: f.hasReached,
-		State:   f.state, Doubt: f.doubt, Members: f, Peers: f, Records: f.store, Rand: rand.Reader, Publish: func([]membership.Member) {},
+		State:   f.state, Doubts: f.store, Members: f, Peers: f, Records: f.store, Rand: rand.Reader, Publish: func([]membership.Member) {},
 		Logger: zerolog.New(w).With().Str("node", me.Name).Logger(), Registerer: f.reg})
 	if err != nil {
 		w.t.Fatal(err)
@@ -194,14 +189,28 @@ func (f *fakeNode) Join(_ context.Context, to Peer, _ ring.ClusterID, me ring.Me
 }
 
 func (f *fakeNode) Pull(_ context.Context, from Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error {
+	return f.pull(from, id, r, after, false, fn)
+}
+
+func (f *fakeNode) PullDoubted(_ context.Context, from Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error {
+	return f.pull(from, id, r, after, true, fn)
+}
+
+func (f *fakeNode) pull(from Peer, id ring.LayoutID, r ring.Range, after []byte, doubted bool, fn func(Chunk) error) error {
 	n, err := f.peer(from.ID)
 	if err != nil {
 		return err
 	}
-	if n.state.Fence().Acked != id && n.state.Known().Settled.ID() != id || n.doubt.In() {
+	if n.state.Fence().Acked != id && n.state.Known().Settled.ID() != id {
 		return errors.New("not acknowledged")
 	}
 	n.store.mu.Lock()
+	for _, in := range n.store.doubts.Ranges {
+		if !doubted && in.From < r.To && r.From < in.To {
+			n.store.mu.Unlock()
+			return ErrSourceInDoubt
+		}
+	}
 	var c Chunk
 	for key, rec := range n.store.kv {
 		if r.Contains(ring.SlotOf([]byte(key))) {

@@ -1218,8 +1218,11 @@ type PullRequest struct {
 	FromSlot uint32 `protobuf:"varint,2,opt,name=from_slot,json=fromSlot,proto3" json:"from_slot,omitempty"`
 	ToSlot   uint32 `protobuf:"varint,3,opt,name=to_slot,json=toSlot,proto3" json:"to_slot,omitempty"`
 	// Where an earlier pull ended: the last key received; empty from the start.
-	After         []byte `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
-	Peer          []byte `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
+	After []byte `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	Peer  []byte `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Answer also from what is in doubt: the caller has found all owners to be so. Without it, such a source fails with
+	// DATA_LOSS.
+	Doubted       bool `protobuf:"varint,6,opt,name=doubted,proto3" json:"doubted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1287,6 +1290,13 @@ func (x *PullRequest) GetPeer() []byte {
 		return x.Peer
 	}
 	return nil
+}
+
+func (x *PullRequest) GetDoubted() bool {
+	if x != nil {
+		return x.Doubted
+	}
+	return false
 }
 
 type PullResponse struct {
@@ -2474,13 +2484,14 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04peer\x18\x01 \x01(\fR\x04peer\"Y\n" +
 	"\rWatchResponse\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\fR\x04view\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.dotring.storage.v1.MemberR\amembers\"\xa5\x01\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.dotring.storage.v1.MemberR\amembers\"\xbf\x01\n" +
 	"\vPullRequest\x126\n" +
 	"\x06layout\x18\x01 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1b\n" +
 	"\tfrom_slot\x18\x02 \x01(\rR\bfromSlot\x12\x17\n" +
 	"\ato_slot\x18\x03 \x01(\rR\x06toSlot\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\fR\x05after\x12\x12\n" +
-	"\x04peer\x18\x05 \x01(\fR\x04peer\"J\n" +
+	"\x04peer\x18\x05 \x01(\fR\x04peer\x12\x18\n" +
+	"\adoubted\x18\x06 \x01(\bR\adoubted\"J\n" +
 	"\fPullResponse\x12:\n" +
 	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"8\n" +
 	"\fPulledRecord\x12\x10\n" +
