@@ -228,7 +228,7 @@ func (c *committer) settle(outcome error) {
 func (c *committer) cacheCommitted() {
 	last := c.ops[len(c.ops)-1].seq
 	for _, o := range c.ops {
-		if o.disk[0] != tagRecord {
+		if o.exec != nil || o.disk[0] != tagRecord {
 			continue
 		}
 		if newer := o.newer.Load(); newer == 0 || newer > last {
