@@ -263,7 +263,7 @@ func TestDamagedRecordIsHealed(t *testing.T) {
 		e, err := st.Open()
 		eng = e
 		return e, err
-	}, nil)
+	}, func(c *Config) { c.CacheBytes = 0 })
 	good := mustMint(t, s, write("k", "value")).Record
 	other := mustMint(t, s, write("other", "value")).Record
 	p, err := s.find([]byte("k"))

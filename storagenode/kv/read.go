@@ -103,7 +103,9 @@ func (s *Store) scan(tag byte, r ring.Range, after []byte, fn func(key, rec []by
 
 // scanned takes note of damage that a scan met.
 func (s *Store) scanned(err error) error {
-	if errors.Is(err, engine.ErrDamaged) {
+	var known *engine.Damage
+	if errors.As(err, &known) {
+		s.metrics.damaged.Inc()
 		s.met(err, 0, false)
 	}
 	return err

@@ -155,3 +155,23 @@ func TestLeftoverTemporaryFile(t *testing.T) {
 		t.Error("the temporary file is still there")
 	}
 }
+
+// A directory says that it held data from the first opening of the engine on, whatever became of the data.
+func TestHeldData(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "node")
+	for round, want := range []bool{false, true, true} {
+		d, err := Open(dir, rand.Reader, created)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.HeldData() != want {
+			t.Errorf("opening %d: held data %v, want %v", round, d.HeldData(), want)
+		}
+		if err := d.MarkHeldData(); err != nil || !d.HeldData() {
+			t.Errorf("mark: %v", err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
