@@ -15,7 +15,7 @@ const hintsCounted = 1000
 // GetTasks tells what the node has to do besides serving, and begins comparisons where asked to.
 func (s *service) GetTasks(ctx context.Context, req *storagev1.GetTasksRequest) (*storagev1.GetTasksResponse, error) {
 	n := s.node
-	resp := &storagev1.GetTasksResponse{Life: n.life[:], NowNs: n.sinceStart(time.Now()), Refilling: n.doubt.In()}
+	resp := &storagev1.GetTasksResponse{Life: n.life[:], NowNs: n.sinceStart(time.Now()), Refilling: n.store.Doubts().Any()}
 	if req.GetCompare() {
 		n.repair.CompareAnew()
 	}
