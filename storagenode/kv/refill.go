@@ -58,6 +58,15 @@ func (s *Store) Refill(r Refill, done func(error)) error {
 	return s.queue.push(o)
 }
 
+// refilling is one Refill being carried out.
+type refilling struct {
+	c       *committer
+	keep    bool
+	records map[string][]byte
+	next    state // after the batches so far
+	failed  error // of the engine to write
+}
+
 // refill carries out a Refill. The doubt ends with the last batch, so that a crash before it leaves the range in doubt.
 // refused is told the caller alone; failed ends this life of the engine.
 func (c *committer) refill(r Refill, records map[string][]byte) (refused, failed error) {
@@ -65,75 +74,36 @@ func (c *committer) refill(r Refill, records map[string][]byte) (refused, failed
 	if d := s.doubts.load(); d.first(r.Range) != r.Range.From || d.minus(r.Range).Slots() != d.Slots()-r.Range.Len() {
 		return fmt.Errorf("%w: range %v is not in doubt", ErrInvalid, r.Range), nil
 	}
-	next := c.state
+	f := refilling{c: c, keep: r.Keep, records: records, next: c.state}
 	c.batch.Reset()
-	flush := func() error {
-		if c.batch.Size() < refillBatch {
-			return nil
-		}
-		err := c.life.eng.Apply(&c.batch, false)
-		c.batch.Reset()
-		failed = errors.Join(failed, err)
-		return err
-	}
-	limit := c.life.maxRecord
-	refused = c.life.eng.Iterate(slotBound(tagRecord, r.Range.From), slotBound(tagRecord, r.Range.To), func(k, old []byte) (bool, error) {
-		key := k[recordPrefix:]
-		rec := records[string(key)]
-		if r.Keep && record.Verify(key, old) == nil {
-			if rec == nil {
-				return true, nil
-			}
-			p, err := s.find(key)
-			if err != nil {
-				return false, err
-			}
-			merged, err := merge(p, old, rec)
-			p.release()
-			if err != nil {
-				return false, err
-			}
-			if merged == nil || opSize(len(k), len(merged)) > limit {
-				merged = bytes.Clone(old)
-			}
-			records[string(key)], rec = merged, merged
-		}
-		next.keys--
-		next.bytes -= int64(len(old))
-		if rec == nil {
-			c.batch.Delete(k)
-		}
-		return true, flush()
-	})
-	if refused == nil && failed == nil {
+	refused = c.life.eng.Iterate(slotBound(tagRecord, r.Range.From), slotBound(tagRecord, r.Range.To), f.old)
+	if refused == nil && !r.Keep {
 		// A mark that the other owners hold too is one step from being removed by all.
 		refused = c.life.eng.Iterate(slotBound(tagMark, r.Range.From), slotBound(tagMark, r.Range.To), func(k, _ []byte) (bool, error) {
-			if !r.Keep {
-				c.batch.Delete(k)
-			}
-			return true, flush()
+			c.batch.Delete(k)
+			return true, f.flush()
 		})
 	}
-	if refused != nil || failed != nil {
+	if refused != nil || f.failed != nil {
 		if refused != nil {
 			s.met(refused, 0, false)
 		}
-		return refused, failed
+		return refused, f.failed
 	}
 	for key, rec := range records {
 		c.batch.Put(appendRecordKey(nil, ring.Hash([]byte(key)), []byte(key)), rec)
-		next.keys++
-		next.bytes += int64(len(rec))
-		if err := flush(); err != nil {
+		f.next.keys++
+		f.next.bytes += int64(len(rec))
+		if err := f.flush(); err != nil {
 			return nil, err
 		}
 	}
-	next.keys, next.bytes = max(next.keys, 0), max(next.bytes, 0) // what was lost was never subtracted
+	f.next.keys, f.next.bytes = max(f.next.keys, 0), max(f.next.bytes, 0) // what was lost was never subtracted
 	left := s.doubts.load().minus(r.Range)
 	o := &s.observed
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := c.applyDoubts(left, next); err != nil {
+	if err := c.applyDoubts(left, f.next); err != nil {
 		return nil, err
 	}
 	o.doubt(slotChanges(r.Range))
@@ -142,6 +112,47 @@ func (c *committer) refill(r Refill, records map[string][]byte) (refused, failed
 	s.metrics.refills.Inc()
 	s.metrics.refilled.Add(float64(len(records)))
 	return nil, nil
+}
+
+// flush writes the batch once it is large enough. Its end is synced with the last.
+func (f *refilling) flush() error {
+	if f.c.batch.Size() < refillBatch {
+		return nil
+	}
+	err := f.c.life.eng.Apply(&f.c.batch, false)
+	f.c.batch.Reset()
+	f.failed = errors.Join(f.failed, err)
+	return err
+}
+
+// old replaces, merges or removes a record that is here.
+func (f *refilling) old(k, old []byte) (bool, error) {
+	key := k[recordPrefix:]
+	rec := f.records[string(key)]
+	if f.keep && record.Verify(key, old) == nil {
+		if rec == nil {
+			return true, nil
+		}
+		p, err := f.c.store.find(key)
+		if err != nil {
+			return false, err
+		}
+		merged, err := merge(p, old, rec)
+		p.release()
+		if err != nil {
+			return false, err
+		}
+		if merged == nil || opSize(len(k), len(merged)) > f.c.life.maxRecord {
+			merged = bytes.Clone(old)
+		}
+		f.records[string(key)], rec = merged, merged
+	}
+	f.next.keys--
+	f.next.bytes -= int64(len(old))
+	if rec == nil {
+		f.c.batch.Delete(k)
+	}
+	return true, f.flush()
 }
 
 // end takes a range out, unless everything came into doubt meanwhile.
