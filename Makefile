@@ -110,6 +110,10 @@ chaos: build ## break a cluster of real processes, one fault at a time (CHAOS=90
 soak-chaos: build ## thirty minutes of that; fails unless 99.99 % of a million requests are served within a second
 	@bin/dotring-load chaos --duration 30m --good 0.9999
 
+.PHONY: soak-allocs
+soak-allocs: build ## what a put of 10 KiB allocates in each process; fails above 1.5 KiB
+	@bin/dotring-load soak allocs
+
 # Figures mean something where the servers have a processor of their own: make soak-overload PIN=1 on two.
 PIN ?=
 PINNED_LOAD = $(if $(PIN),taskset -c 1) bin/dotring-load

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
@@ -195,6 +196,7 @@ func (c *Client) dial(addr string, refused func()) (*grpc.ClientConn, error) {
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
+		experimental.WithBufferPool(wire.NewPool()),
 		grpc.WithIdleTimeout(0), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
 	}
 	return grpc.NewClient("passthrough:///"+addr, append(opts, c.cfg.DialOptions...)...)

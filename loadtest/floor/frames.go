@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/proto/wire"
@@ -96,7 +97,8 @@ func serveFrames(l net.Listener, valueSize int, done <-chan struct{}) error {
 	for _, s := range shapes(valueSize) {
 		e.byOp[s.op] = s
 	}
-	srv := grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxRecvMsgSize(wire.MaxMessageBytes))
+	srv := grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxRecvMsgSize(wire.MaxMessageBytes),
+		experimental.BufferPool(wire.NewPool()))
 	storagev1.RegisterStorageServer(srv, e)
 	go func() {
 		<-done
@@ -178,7 +180,8 @@ func endOn(ctx context.Context, cancel context.CancelFunc, err error) error {
 // openLane opens a stream on a connection of its own, as a gateway has to each node.
 func openLane(ctx context.Context, addr string) (*lane, error) {
 	cc, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(wire.MaxMessageBytes)))
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()), grpc.MaxCallRecvMsgSize(wire.MaxMessageBytes)),
+		experimental.WithBufferPool(wire.NewPool()))
 	if err != nil {
 		return nil, fmt.Errorf("floor: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,9 +63,17 @@ func handler(valueSize int) http.Handler {
 	return r
 }
 
-// serveHTTP serves the handler until done is closed.
+// slack is memory that a gateway keeps reachable and never touches, so that garbage is collected as seldom here as there.
+const slack = 64 << 20
+
+// serveHTTP serves the handler until done is closed, with the settings of a gateway: each timeout of a server is a call of
+// the poller for every request.
 func serveHTTP(l net.Listener, valueSize int, done <-chan struct{}) error {
-	srv := &http.Server{Handler: handler(valueSize), ReadHeaderTimeout: 10 * time.Second}
+	defer runtime.KeepAlive(make([]byte, slack))
+	srv := &http.Server{Handler: handler(valueSize), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second,
+		WriteTimeout: 90 * time.Second, MaxHeaderBytes: 64 << 10, Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	go func() {
 		<-done
 		_ = srv.Close() // closes the listener; what is in flight is of no use

@@ -20,10 +20,13 @@ const MaxMessageBytes = 8 << 20
 // All other messages go through gRPC's stock codec. Pass it with grpc.ForceCodecV2 and grpc.ForceServerCodecV2. Safe
 // for concurrent use.
 func Codec() encoding.CodecV2 {
-	return codec{stock: encoding.GetCodecV2("proto")}
+	return codec{stock: encoding.GetCodecV2("proto"), buffers: NewPool()}
 }
 
-type codec struct{ stock encoding.CodecV2 }
+type codec struct {
+	stock   encoding.CodecV2
+	buffers mem.BufferPool
+}
 
 // Name is "proto": the bytes are plain protobuf.
 func (codec) Name() string { return "proto" }
@@ -41,13 +44,12 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		}
 		return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 	}
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(size)
-	if _, err := f.MarshalToSizedBufferVT((*b)[:size]); err != nil {
-		pool.Put(b)
+	b := c.buffers.Get(size)
+	if _, err := f.MarshalToSizedBufferVT(*b); err != nil { // writes all of it
+		c.buffers.Put(b)
 		return nil, fmt.Errorf("marshal frame: %w", err)
 	}
-	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(b, c.buffers)}, nil
 }
 
 // Unmarshal copies a frame's bytes once, into a buffer that belongs to the garbage collector: gRPC takes its own

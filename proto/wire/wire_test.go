@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 )
@@ -182,6 +185,68 @@ func BenchmarkOutbox(b *testing.B) {
 		var err error
 		if dst, err = o.Take(b.Context(), dst[:0]); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A pool gives out what was asked for, keeps only what it made, and hands no buffer to two.
+func TestPool(t *testing.T) {
+	p := NewPool()
+	for _, n := range []int{0, 1, 1023, 1024, 1025, 32<<10 + 1, 1 << 20, 1<<20 + 1, 3 << 20} {
+		a, b := p.Get(n), p.Get(n)
+		if len(*a) != n || len(*b) != n || n > 0 && &(*a)[0] == &(*b)[0] {
+			t.Fatalf("%d bytes: %d and %d", n, len(*a), len(*b))
+		}
+		if n <= 1<<20 && cap(*a) >= max(2*n, 2<<10) {
+			t.Errorf("%d bytes in a buffer of %d", n, cap(*a))
+		}
+		p.Put(a)
+		p.Put(b)
+		if c := p.Get(n / 2); len(*c) != n/2 {
+			t.Fatalf("%d bytes after that: %d", n/2, len(*c))
+		}
+	}
+	for _, foreign := range []int{10, 1500, 2 << 20} {
+		b := make([]byte, foreign)
+		p.Put(&b)
+		if c := p.Get(foreign); cap(*c) > 1<<20 && cap(*c) != foreign || cap(*c) <= 1<<20 && cap(*c)&(cap(*c)-1) != 0 {
+			t.Errorf("a buffer of %d bytes came back", cap(*c))
+		}
+	}
+}
+
+// Buffers that are used again, and full of what others left there, do not change what frames say.
+func TestFramesFromDirtyBuffers(t *testing.T) {
+	buffers := NewPool()
+	c := codec{stock: encoding.GetCodecV2("proto"), buffers: buffers}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 200 {
+		poison := buffers.Get(1 << (10 + rng.IntN(8)))
+		for i := range (*poison)[:cap(*poison)] {
+			(*poison)[:cap(*poison)][i] = 0xdd
+		}
+		buffers.Put(poison)
+		value := make([]byte, rng.IntN(100_000))
+		for i := range value {
+			value[i] = byte(rng.Uint32())
+		}
+		want := &storagev1.Frame{Heartbeat: rng.Uint64(), Requests: []*storagev1.Request{{Id: 1, Value: value, Trace: "t"}}}
+		data, err := c.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got storagev1.Frame
+		if err := c.Unmarshal(data, &got); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range data { // what was received must not depend on what was sent
+			for i := range b.ReadOnlyData() {
+				b.ReadOnlyData()[i] = 0xdd
+			}
+		}
+		data.Free()
+		if !proto.Equal(&got, want) {
+			t.Fatal("another frame arrived")
 		}
 	}
 }

@@ -44,6 +44,7 @@ const (
 	checksumLen = 8
 
 	maxRawToken = MaxToken / 4 * 3
+	usualToken  = 192
 	// maxContextBytes is the room for a context's binary form under the longer of the two seals.
 	maxContextBytes = maxRawToken - contextAt - macSize
 )
@@ -128,16 +129,15 @@ func (k Keyring) EncodeToken(cluster [16]byte, key []byte, c Context) (string, e
 		return "", fmt.Errorf("%w: %d bytes, the limit is %d", ErrTokenTooLarge, n, maxContextBytes)
 	}
 	if len(k.keys) == 0 {
-		var raw [maxRawToken]byte
-		var text [MaxToken]byte
+		var raw [usualToken]byte // most tokens fit; the largest would cost more to clear than to make
 		body := appendBody(raw[:0], kindChecksum, cluster, key, c)
 		sum := sha256.Sum256(body)
-		return encodeText(text[:], append(body, sum[:checksumLen]...)), nil
+		return encodeText(append(body, sum[:checksumLen]...)), nil
 	}
 	s := k.keys[0].get()
 	defer k.keys[0].states.Put(s)
 	body := appendBody(s.raw[:0], kindMAC, cluster, key, c)
-	return encodeText(s.text[:], append(body, s.seal(body)...)), nil
+	return encodeText(append(body, s.seal(body)...)), nil
 }
 
 func appendBody(dst []byte, kind byte, cluster [16]byte, key []byte, c Context) []byte {
@@ -150,10 +150,9 @@ func appendBody(dst []byte, kind byte, cluster [16]byte, key []byte, c Context) 
 
 func keyHash(key []byte) [16]byte { return xxh3.Hash128(key).Bytes() }
 
-func encodeText(text, raw []byte) string {
-	n := base64.RawURLEncoding.EncodedLen(len(raw))
-	base64.RawURLEncoding.Encode(text, raw)
-	return string(text[:n])
+func encodeText(raw []byte) string {
+	var text [usualToken * 4 / 3]byte
+	return string(base64.RawURLEncoding.AppendEncode(text[:0], raw))
 }
 
 // DecodeToken returns the context of a token that EncodeToken made for this cluster and key under one of the keyring's

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/keepalive"
 
@@ -267,7 +268,7 @@ func (n *Node) self() ring.Member {
 // serveWhat builds the servers.
 func (n *Node) serveWhat() {
 	n.grpc = grpc.NewServer(
-		grpc.ForceServerCodecV2(wire.Codec()),
+		grpc.ForceServerCodecV2(wire.Codec()), experimental.BufferPool(wire.NewPool()),
 		grpc.Creds(n.serverCredentials()),
 		grpc.MaxRecvMsgSize(wire.MaxMessageBytes), grpc.MaxSendMsgSize(wire.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(1024),

@@ -14,6 +14,7 @@ import (
 )
 
 type soakCommand struct {
+	Allocs     allocsCommand     `cmd:"" help:"What a put of 10 KiB allocates in each process."`
 	Overload   overloadCommand   `cmd:"" help:"From half of capacity to five times as much."`
 	Size       sizeCommand       `cmd:"" help:"Single nodes with few keys and with many."`
 	Latency    latencyCommand    `cmd:"" help:"Open loops while copies are compared."`
@@ -138,4 +139,21 @@ func (c *compactionCommand) Run(ctx context.Context) error {
 		Rate: c.Rate, Turn: c.Turn}.Measure(ctx)
 	res.Before.Label, res.During.Label = "before compaction", "during compaction"
 	return c.finish(report.Document{Title: "Compaction", Machine: machine(), Runs: []report.Run{res.Before, res.During}}, err)
+}
+
+type allocsCommand struct {
+	Connections int           `short:"c" default:"64" help:"Connections of the closed loop."`
+	Turn        time.Duration `default:"10s" help:"How long puts are counted, and as long before."`
+	Records     uint64        `default:"1000" help:"How many keys are put."`
+	soakFlags
+}
+
+// Run measures, and prints what was measured also where it is too much.
+func (c *allocsCommand) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	_, err = soak.Allocs{Config: cfg, Connections: c.Connections, Turn: c.Turn, Records: c.Records}.Measure(ctx)
+	return err
 }
