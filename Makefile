@@ -147,3 +147,7 @@ soak-kill: build ## kill nodes under load, one after the other; fails unless eve
 soak-sets: build ## add to shared sets under overlapping faults: siblings lose nothing, and what lww loses is printed
 	@bin/dotring-load chaos --duration 2m --mixed --workload set
 	@bin/dotring-load chaos --duration 2m --mixed --workload set-lww
+
+.PHONY: soak-antientropy
+soak-antientropy: ## one in a thousand of a million keys differs: what is moved, and what a round without difference moves
+	@DOTRING_TEST_KEYS=1000000 go test ./storagenode/node -run TestTrafficIsProportional -count=1 -timeout 20m -v

@@ -201,6 +201,7 @@ func (w *world) work(ctx context.Context, res *Result) error {
 	defer stop()
 	var group sync.WaitGroup
 	w.tally.mark("%d clients begin, %d requests a second", w.cfg.Clients, w.cfg.Rate)
+	group.Go(func() { w.tally.pulse(clients) })
 	for _, c := range w.clients() {
 		group.Go(func() { c.run(clients) })
 	}

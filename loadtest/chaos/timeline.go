@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -15,7 +16,10 @@ import (
 type Counts struct {
 	Requests, Failed, Slow int64
 	Why                    map[string]int64 // of those that failed
-	latency                *hdr.Histogram   // of those that were served, in microseconds
+	// Late is the longest that this program itself was not run when it was due: the machine had too much to do, and what
+	// took long then says nothing of the cluster.
+	Late    time.Duration
+	latency *hdr.Histogram // of those that were served, in microseconds
 }
 
 func newCounts() *Counts {
@@ -29,6 +33,7 @@ func (c *Counts) add(o *Counts) {
 	for why, n := range o.Why {
 		c.Why[why] += n
 	}
+	c.Late = max(c.Late, o.Late)
 	c.latency.Merge(o.latency)
 }
 
@@ -49,6 +54,9 @@ func (c *Counts) P99() time.Duration {
 func (c *Counts) String() string {
 	s := fmt.Sprintf("%d requests, p50 %.1f ms, p99 %.1f ms, longest %.0f ms", c.Requests,
 		float64(c.latency.ValueAtQuantile(50))/1000, float64(c.latency.ValueAtQuantile(99))/1000, float64(c.latency.Max())/1000)
+	if c.Late > maxLate {
+		s += fmt.Sprintf(", THE MACHINE WAS %d ms LATE", c.Late.Milliseconds())
+	}
 	if c.Slow > 0 {
 		s += fmt.Sprintf(", %d SLOWER THAN 1 s", c.Slow)
 	}
@@ -127,6 +135,33 @@ func (t *timeline) mark(format string, args ...any) {
 	}
 	t.details = nil
 	fmt.Fprintf(t.out, "%7.1fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+const (
+	pulseEvery = 20 * time.Millisecond
+	// maxLate is how late this program may be run for times to mean something.
+	maxLate = 50 * time.Millisecond
+)
+
+// Timely says whether the machine ran this program in time, so that latencies are the cluster's.
+func (c *Counts) Timely() bool { return c.Late <= maxLate }
+
+// pulse notes how late this program is run, until ctx ends.
+func (t *timeline) pulse(ctx context.Context) {
+	timer := time.NewTimer(pulseEvery)
+	defer timer.Stop()
+	for {
+		due := time.Now().Add(pulseEvery)
+		timer.Reset(pulseEvery)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		t.mu.Lock()
+		t.now.Late = max(t.now.Late, time.Since(due))
+		t.mu.Unlock()
+	}
 }
 
 // turn is mark for the beginning or the end of a fault.
