@@ -38,6 +38,7 @@ type readOp struct {
 	sent     []sent
 	base     int // calls before it were under older layouts
 	restarts int
+	marked   bool // a node answered with a tombstone that is being collected
 	scratch  []nodeclient.Answer
 
 	sentBuf    [4]sent
@@ -267,6 +268,7 @@ func (o *readOp) answer(a *nodeclient.Answer) *Error {
 // answered takes a record or a digest.
 func (o *readOp) answered(i int, s *sent, r *storagev1.Response) {
 	mismatches := o.get.Mismatches()
+	o.marked = o.marked || r.GetMarked()
 	if s.do == quorum.Digest {
 		if len(r.GetDigest()) != len(record.Digest{}) {
 			o.get.Failed(i, quorum.Invalid)
@@ -334,6 +336,9 @@ func (o *readOp) verdict() *Error {
 
 // repair sends the answer to the primaries that are known to lack something of it, and returns which.
 func (o *readOp) repair() map[ring.NodeID]bool {
+	if o.marked {
+		return nil // it would come back where it was removed already
+	}
 	var raw []byte
 	var repaired map[ring.NodeID]bool
 	for i := range o.get.Len() {
@@ -345,7 +350,7 @@ func (o *readOp) repair() map[ring.NodeID]bool {
 				raw = record.Append(nil, o.key, o.get.Set())
 			}
 		}
-		if n := o.get.Node(i); o.c.repairNode(o.state, n, o.key, raw, o.trace) {
+		if n := o.get.Node(i); o.c.repairNode(o.state, n, o.key, raw, o.trace, o.begin) {
 			if repaired == nil {
 				repaired = make(map[ring.NodeID]bool)
 			}
@@ -357,7 +362,7 @@ func (o *readOp) repair() map[ring.NodeID]bool {
 
 // repairNode sends a merged record to a stale replica and does not wait. It returns false where too many such are in
 // flight, or the node is away.
-func (c *Coordinator) repairNode(s *nodeclient.State, to ring.NodeID, key, raw []byte, trace string) bool {
+func (c *Coordinator) repairNode(s *nodeclient.State, to ring.NodeID, key, raw []byte, trace string, obtained time.Time) bool {
 	if !c.replicas.Health(to).Connected {
 		return false
 	}
@@ -367,7 +372,7 @@ func (c *Coordinator) repairNode(s *nodeclient.State, to ring.NodeID, key, raw [
 		return false
 	}
 	c.metrics.repairs.Inc()
-	c.replicas.Send(nodeclient.Call{To: to, Layouts: s.Names, Deadline: time.Now().Add(c.cfg.ReplicateFor), Deliver: c.mended,
+	c.replicas.Send(nodeclient.Call{To: to, Layouts: s.Names, Obtained: obtained, Deadline: time.Now().Add(c.cfg.ReplicateFor), Deliver: c.mended,
 		Request: &storagev1.Request{Op: storagev1.Op_OP_APPLY, Key: key, Record: raw, Cause: storagev1.Cause_CAUSE_REPAIR, Trace: trace}})
 	return true
 }

@@ -46,6 +46,10 @@ type Inspected struct {
 	Absent bool
 	Bytes  int
 	Err    string
+	// Marked says that the record is a tombstone that is being collected; Why, of an owner that collects the key, why its
+	// tombstone is still there.
+	Marked bool
+	Why    string
 	// At is when it answered, from the beginning.
 	At time.Duration
 }
@@ -83,7 +87,7 @@ func (c *Coordinator) Inspect(ctx context.Context, key []byte) (Inspection, erro
 		h := c.replicas.Health(r.Node)
 		r.Name, r.Connected, r.Suspect, r.Err = state.Name(r.Node), h.Connected, h.Suspect, "no answer"
 		c.replicas.Send(nodeclient.Call{To: r.Node, Tag: uint64(i), Layouts: state.Names, Deadline: deadline, Deliver: in.put,
-			Request: &storagev1.Request{Op: storagev1.Op_OP_READ, Key: key, Layout: state.ReadIndex}})
+			Request: &storagev1.Request{Op: storagev1.Op_OP_INSPECT, Key: key, Layout: state.ReadIndex}})
 	}
 	for left := len(out.Replicas); left > 0; {
 		select {
@@ -114,6 +118,7 @@ func (r *Inspected) take(key []byte, a nodeclient.Answer, at time.Duration) {
 			return
 		}
 		r.Set, r.Bytes = set, len(a.Response.GetRecord())
+		r.Marked, r.Why = a.Response.GetMarked(), a.Response.GetWhy()
 	case storagev1.Status_STATUS_ABSENT:
 		r.Absent = true
 	default:

@@ -210,7 +210,7 @@ func (o *putOp) applyCall(i int) nodeclient.Call {
 func (o *putOp) call(i int, do quorum.Do, r *storagev1.Request, deadline time.Time) nodeclient.Call {
 	to, tag := o.put.Node(i), len(o.sent)
 	o.sent = append(o.sent, sent{to: to, do: do, round: o.put.Round()})
-	return nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Deadline: deadline, Deliver: o.deliver}
+	return nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Obtained: o.begin, Deadline: deadline, Deliver: o.deliver}
 }
 
 // gather reads all replicas for a record that covers the context's dots.

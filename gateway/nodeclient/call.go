@@ -42,6 +42,9 @@ type Call struct {
 	Request *storagev1.Request
 	// Layouts are the live layouts under which the request is made: State.Names, which is shared.
 	Layouts []*storagev1.LayoutName
+	// Obtained is when the record that the request brings, or an older form of it, came here; zero where it brings none.
+	// The node is told the last of its heartbeats that had been heard by then, and refuses what is too old.
+	Obtained time.Time
 	// Deadline is when nobody waits for the answer any more.
 	Deadline time.Time
 	// Deliver takes the answers. It must not block and must not call the client. It is called once per response, or

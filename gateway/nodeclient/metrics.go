@@ -50,9 +50,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// opNames label calls; ops are 1 to 4.
+// opNames label calls; ops are 1 to 5.
 var opNames = [...]string{storagev1.Op_OP_MINT: "mint", storagev1.Op_OP_APPLY: "apply", storagev1.Op_OP_READ: "read",
-	storagev1.Op_OP_DIGEST: "digest"}
+	storagev1.Op_OP_DIGEST: "digest", storagev1.Op_OP_INSPECT: "inspect"}
 
 type reason uint8
 

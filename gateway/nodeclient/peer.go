@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/proto/wire"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/phi"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -46,6 +47,7 @@ type peer struct {
 	metrics *nodeMetrics
 
 	reads estimator
+	beats wire.Heard // the node's heartbeat numbers
 
 	mu       sync.Mutex
 	detector *phi.Detector
@@ -140,6 +142,9 @@ func (p *peer) open(ctx context.Context, slot int) (opened bool, err error) {
 
 // send queues a call on one of the open streams, in turn.
 func (p *peer) send(call Call) {
+	if !call.Obtained.IsZero() {
+		call.Request.Heard = p.beats.By(call.Obtained)
+	}
 	n := uint32(len(p.slots))
 	first := uint32(0)
 	if n > 1 {

@@ -81,6 +81,7 @@ func (c *Client) hello(ctx context.Context, cancel context.CancelFunc, p *peer, 
 	case !cluster.IsZero() && string(a.GetCluster()) != string(cluster[:]):
 		return nil, fmt.Errorf("node belongs to cluster %x", a.GetCluster())
 	default:
+		p.beats.Add(time.Now(), answer.GetHeartbeat())
 		return &stream{peer: p, rpc: rpc, contextKeys: a.GetContextKeys(), frames: 1,
 			out:     wire.NewOutbox[*pending](c.cfg.QueueItems, c.cfg.QueueBytes),
 			waiting: make(map[uint64]*pending)}, nil
@@ -263,6 +264,7 @@ func (s *stream) receiveAll() error {
 			return err
 		}
 		s.peer.heard()
+		s.peer.beats.Add(time.Now(), f.Heartbeat)
 		if len(f.Responses) == 0 {
 			continue
 		}

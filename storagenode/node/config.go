@@ -9,6 +9,7 @@ import (
 
 	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/collect"
 	"github.com/dotring/dotring/storagenode/kv"
 )
 
@@ -64,6 +65,10 @@ type Config struct {
 	// 100 ms to 1 hour. Default 1 minute.
 	AntiEntropyInterval time.Duration
 
+	// TombstoneGrace is how long a deletion must have been the same at all its owners before it may leave them; records that
+	// are on their way for half of it are refused. At least collect.MinGrace, the same at all nodes. Default 24 h.
+	TombstoneGrace time.Duration
+
 	// GossipInterval is the time between probes of other members, 100 ms to 1 minute. Default 1 s.
 	GossipInterval time.Duration
 	// GossipKeyFile holds a JSON array of base64 keys, the first encrypts. Empty: gossip is in the clear.
@@ -95,7 +100,7 @@ func Default() Config {
 		Label:    "dotring",
 		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
 		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
-		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour,
+		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour, TombstoneGrace: 24 * time.Hour,
 		AntiEntropyInterval: time.Minute, GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
 		Workers: 32, QueueMax: 16384, DrainWait: 10 * time.Second,
 	}
@@ -128,6 +133,7 @@ func (c Config) Validate() error {
 	f.add(c.GossipInterval >= 100*time.Millisecond && c.GossipInterval <= time.Minute,
 		"gossip-interval: %v is not between 100ms and 1m", c.GossipInterval)
 	f.add(c.HintBytesMax >= 0, "hint-bytes-max: %d is negative", c.HintBytesMax)
+	f.add(c.TombstoneGrace >= collect.MinGrace, "tombstone-grace: %v is below %v", c.TombstoneGrace, collect.MinGrace)
 	f.add(c.HintAgeMax >= 0, "hint-age-max: %v is negative", c.HintAgeMax)
 	f.add(c.Replicas >= 1 && c.Replicas <= ring.MaxReplicas, "replicas: %d is not between 1 and %d", c.Replicas, ring.MaxReplicas)
 	f.add(c.MinWrite >= 1 && c.MinWrite <= max(c.Replicas, 1), "min-write: %d is not between 1 and replicas (%d)", c.MinWrite, c.Replicas)

@@ -4,17 +4,21 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/proto/wire"
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/collect"
 	"github.com/dotring/dotring/storagenode/hints"
 	"github.com/dotring/dotring/storagenode/internal/handoff"
 	"github.com/dotring/dotring/storagenode/internal/stream"
+	"github.com/dotring/dotring/storagenode/kv"
 )
 
 const (
@@ -42,6 +46,7 @@ func (s *service) Deliver(ctx context.Context, req *storagev1.DeliverRequest) (*
 	default:
 		return nil, status.Error(codes.ResourceExhausted, "too many deliveries")
 	}
+	limit, fresh := n.limitOf(req.GetHeard())
 	type outcome struct {
 		at  int
 		err error
@@ -49,7 +54,11 @@ func (s *service) Deliver(ctx context.Context, req *storagev1.DeliverRequest) (*
 	records := req.GetRecords()
 	outcomes := make(chan outcome, len(records))
 	for i, rec := range records {
-		if err := n.store.Apply(rec.GetKey(), rec.GetRecord(), func(_ bool, err error) { outcomes <- outcome{i, err} }); err != nil {
+		err := kv.ErrStale
+		if fresh {
+			err = n.store.ApplyBefore(limit, rec.GetKey(), rec.GetRecord(), func(_ bool, err error) { outcomes <- outcome{i, err} })
+		}
+		if err != nil {
 			outcomes <- outcome{i, err}
 		}
 	}
@@ -63,20 +72,35 @@ func (s *service) Deliver(ctx context.Context, req *storagev1.DeliverRequest) (*
 		}
 	}
 	pause := hints.PauseFor(max(n.store.Pressure(), n.stream.Pressure()))
+	resp.Heartbeat = n.pulse.Number(time.Now())
 	resp.PauseMs = uint32(math.Ceil(float64(pause) / float64(time.Millisecond)))
 	return resp, nil
 }
 
+// limitOf is when records that came with this heartbeat number must not be taken any more; false for one of another life.
+func (n *Node) limitOf(heard uint64) (time.Time, bool) {
+	born, ok := n.pulse.Born(heard)
+	return born.Add(collect.MessageAge(n.cfg.TombstoneGrace)), ok
+}
+
 // Deliver implements handoff.Peers.
-func (p *peers) Deliver(ctx context.Context, addr string, records []*storagev1.PulledRecord) ([]storagev1.Status, time.Duration, error) {
+func (p *peers) Deliver(ctx context.Context, addr string, obtained time.Time, records []*storagev1.PulledRecord) ([]storagev1.Status, time.Duration, error) {
 	c, done, err := p.At(addr)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer done()
-	resp, err := c.Deliver(ctx, &storagev1.DeliverRequest{From: p.self[:], Cause: storagev1.Cause_CAUSE_HINT, Records: records})
+	req := &storagev1.DeliverRequest{From: p.self[:], Cause: storagev1.Cause_CAUSE_HINT, Heard: p.heardBy(addr, obtained), Records: records}
+	if req.Heard == 0 { // ask for a number first: these records are too old for it, and come again
+		req.Records = nil
+	}
+	resp, err := c.Deliver(ctx, req)
 	if err != nil {
 		return nil, 0, fmt.Errorf("deliver: %w", err)
+	}
+	p.heard(addr, resp.GetHeartbeat())
+	if len(req.Records) < len(records) {
+		return make([]storagev1.Status, len(records)), 0, nil
 	}
 	return resp.GetStatuses(), time.Duration(resp.GetPauseMs()) * time.Millisecond, nil
 }
@@ -97,4 +121,53 @@ func (n *Node) handoffState() (handoff.State, <-chan struct{}) {
 		}
 	}
 	return state, changed
+}
+
+// peersHeardMax bounds the addresses whose heartbeats are remembered.
+const peersHeardMax = 4096
+
+// heard takes note of a heartbeat number of the node at addr, which came now.
+func (p *peers) heard(addr string, number uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.beats[addr]
+	if h == nil {
+		if len(p.beats) >= peersHeardMax {
+			clear(p.beats)
+		}
+		h = &wire.Heard{}
+		p.beats[addr] = h
+	}
+	h.Add(time.Now(), number)
+}
+
+// heardBy is the last number of the node at addr that had come at a moment, 0 for none.
+func (p *peers) heardBy(addr string, at time.Time) uint64 {
+	p.mu.Lock()
+	h := p.beats[addr]
+	p.mu.Unlock()
+	if h == nil {
+		return 0
+	}
+	return h.By(at)
+}
+
+// keepers lists who may keep records: the members of the settled layout, and whoever else lives.
+func (n *Node) keepers(l *ring.Layout) []collect.Member {
+	snap, _ := n.watch.get()
+	out := make([]collect.Member, 0, len(l.Members()))
+	for _, m := range l.Members() {
+		out = append(out, collect.Member{ID: m.ID, Name: m.Name, Alive: m.ID == n.id})
+	}
+	for _, m := range snap.raw {
+		alive := m.Status == membership.Alive && m.GRPCAddr != ""
+		i := slices.IndexFunc(out, func(k collect.Member) bool { return k.ID == m.ID })
+		switch {
+		case i >= 0:
+			out[i].Alive = out[i].Alive || alive
+		case alive:
+			out = append(out, collect.Member{ID: m.ID, Name: m.Name, Alive: true})
+		}
+	}
+	return out
 }

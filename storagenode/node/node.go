@@ -27,9 +27,11 @@ import (
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/collect"
 	"github.com/dotring/dotring/storagenode/engine"
 	"github.com/dotring/dotring/storagenode/engine/memory"
 	"github.com/dotring/dotring/storagenode/internal/antientropy"
+	"github.com/dotring/dotring/storagenode/internal/collector"
 	"github.com/dotring/dotring/storagenode/internal/datadir"
 	"github.com/dotring/dotring/storagenode/internal/handoff"
 	"github.com/dotring/dotring/storagenode/internal/layout"
@@ -77,6 +79,8 @@ type Node struct {
 
 	sums    *antientropy.Sums
 	repair  *antientropy.Service
+	collect *collector.Service
+	pulse   wire.Pulse
 	dir     *datadir.Dir
 	id      ring.NodeID
 	store   *kv.Store
@@ -138,6 +142,9 @@ func (n *Node) open(deps Deps) (err error) {
 	if err := n.listen(); err != nil {
 		return err
 	}
+	if n.pulse, err = wire.NewPulse(rand.Reader, n.started); err != nil {
+		return err
+	}
 	if n.sums, err = antientropy.NewSums(n.log, n.reg); err != nil {
 		return err
 	}
@@ -169,8 +176,15 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
+	if n.collect, err = collector.New(collector.Config{
+		Self: n.id, Store: n.store, State: n.state, Members: n.keepers, InDoubt: func() bool { return n.store.Doubts().Any() }, Peers: n.peers,
+		Grace: n.cfg.TombstoneGrace, Logger: n.log, Registerer: n.reg,
+	}); err != nil {
+		return err
+	}
 	if n.stream, err = stream.New(stream.Config{
 		Node: n.id, Store: n.store, Layouts: n.state, Workers: n.cfg.Workers, QueueMax: n.cfg.QueueMax,
+		Pulse: n.pulse, MessageAge: collect.MessageAge(n.cfg.TombstoneGrace), Why: n.collect.Why,
 		InDoubt: n.inDoubt, ForeignCluster: n.driver.Foreign, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
@@ -178,7 +192,8 @@ func (n *Node) open(deps Deps) (err error) {
 	if n.repair, err = antientropy.New(antientropy.Config{
 		Self: n.id, Sums: n.sums, Store: n.store, State: n.state, InDoubt: n.inDoubt, Peers: n.peers, Members: n.gossip.Members,
 		Changed: n.Changed, Interval: n.cfg.AntiEntropyInterval, VerifyEvery: verifyEvery, Recheck: recheckAfter,
-		Logger: n.log, Registerer: n.reg,
+		MessageAge: collect.MessageAge(n.cfg.TombstoneGrace),
+		Logger:     n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
 	}
@@ -331,6 +346,7 @@ func (n *Node) Run(ctx context.Context) error {
 	owned.Go(func() { n.handoff.Run(back) })
 	owned.Go(func() { n.joinGossip(back) })
 	owned.Go(func() { n.repair.Run(back) })
+	owned.Go(func() { n.collect.Run(back) })
 	owned.Go(func() { n.followHealth(back) })
 	owned.Go(func() {
 		if err := n.grpc.Serve(n.grpcListener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {

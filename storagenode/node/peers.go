@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/proto/wire"
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/internal/layout"
@@ -21,10 +23,13 @@ import (
 type peers struct {
 	self ring.NodeID
 	*peer.Pool
+
+	mu    sync.Mutex
+	beats map[string]*wire.Heard // by address
 }
 
 func newPeers(self ring.NodeID, gossip *membership.Cluster, creds credentials.TransportCredentials) *peers {
-	return &peers{self: self, Pool: peer.New(creds, func(id ring.NodeID) (string, bool) {
+	return &peers{self: self, beats: make(map[string]*wire.Heard), Pool: peer.New(creds, func(id ring.NodeID) (string, bool) {
 		for _, m := range gossip.Members() {
 			if m.ID == id && m.Status == membership.Alive && m.GRPCAddr != "" {
 				return m.GRPCAddr, true

@@ -188,6 +188,11 @@ func (s *service) Fetch(ctx context.Context, req *storagev1.FetchRequest) (*stor
 	return s.node.repair.Fetch(ctx, req)
 }
 
+// Collect answers about tombstones that may be needed no more, marks and removes them.
+func (s *service) Collect(ctx context.Context, req *storagev1.CollectRequest) (*storagev1.CollectResponse, error) {
+	return s.node.collect.Collect(ctx, req)
+}
+
 // GetNode tells what the node knows of itself.
 func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev1.GetNodeResponse, error) {
 	n := s.node

@@ -50,7 +50,7 @@ const (
 // Store is the part of kv.Store that is used here.
 type Store interface {
 	Read(key []byte) ([]byte, error)
-	Apply(key, rec []byte, done func(changed bool, err error)) error
+	ApplyBefore(limit time.Time, key, rec []byte, done func(changed bool, err error)) error
 	Scan(r ring.Range, after []byte, fn func(key, rec []byte) (more bool, err error)) error
 	ScanObserved(r ring.Range, begin func(), fn func(key, rec []byte) error) error
 	Pressure() float64
@@ -78,8 +78,10 @@ type Config struct {
 	// Interval is about how often each peer is compared with; VerifyEvery how often one of 256 slices of the sums is
 	// verified against the records; Recheck how long after a difference was found it must still be there.
 	Interval, VerifyEvery, Recheck time.Duration
-	Logger                         zerolog.Logger
-	Registerer                     prometheus.Registerer
+	// MessageAge is the age at which a record that was fetched is not stored any more; 0 for none.
+	MessageAge time.Duration
+	Logger     zerolog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Service compares and answers. Run does the former, the methods of the gRPC service the latter, at any time.

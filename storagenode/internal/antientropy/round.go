@@ -310,6 +310,10 @@ func (r *round) fetch(ctx context.Context, keys [][]byte) (int, error) {
 	defer cancel()
 	req := &storagev1.FetchRequest{From: r.s.cfg.Self[:], Keys: keys}
 	r.count("sent", req.SizeVT())
+	limit := time.Time{}
+	if age := r.s.cfg.MessageAge; age > 0 {
+		limit = time.Now().Add(age)
+	}
 	resp, err := r.client.Fetch(call, req)
 	if status.Code(err) == codes.DataLoss { // of the first key, at the peer
 		r.lost(keys[0], err)
@@ -333,7 +337,7 @@ func (r *round) fetch(ctx context.Context, keys [][]byte) (int, error) {
 		if len(rec.GetRecord()) == 0 {
 			continue
 		}
-		if err = r.apply(ctx, rec, ended); err != nil {
+		if err = r.apply(ctx, limit, rec, ended); err != nil {
 			if errors.Is(err, kv.ErrOverloaded) || errors.Is(err, kv.ErrReopening) || errors.Is(err, kv.ErrDiskFull) ||
 				errors.Is(err, kv.ErrClosed) {
 				break
@@ -364,9 +368,9 @@ type applied struct {
 }
 
 // apply queues a record, however long the store is busy within bounds.
-func (r *round) apply(ctx context.Context, rec *storagev1.PulledRecord, ended chan<- applied) (err error) {
+func (r *round) apply(ctx context.Context, limit time.Time, rec *storagev1.PulledRecord, ended chan<- applied) (err error) {
 	for range applyTries {
-		err = r.s.cfg.Store.Apply(rec.GetKey(), rec.GetRecord(), func(changed bool, err error) { ended <- applied{changed, err} })
+		err = r.s.cfg.Store.ApplyBefore(limit, rec.GetKey(), rec.GetRecord(), func(changed bool, err error) { ended <- applied{changed, err} })
 		if !errors.Is(err, kv.ErrOverloaded) && !errors.Is(err, kv.ErrReopening) {
 			return err
 		}

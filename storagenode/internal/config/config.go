@@ -58,6 +58,8 @@ type flags struct {
 	HintBytesMax *string `help:"Most that is kept for other nodes that are away, as in 4GiB; 0 for no limit (4GiB)." placeholder:"SIZE"`
 	HintAgeMax   *string `help:"How long a node may be away for more to be kept for it; 0 for no limit (24h)." placeholder:"DURATION"`
 
+	TombstoneGrace *string `help:"How long a deletion is the same at all its owners before it may be removed, if nothing else forbids it (24h). The same at all nodes." placeholder:"DURATION"`
+
 	AntiEntropyInterval *string `help:"Time between comparisons with each other owner of the same data (1m)." placeholder:"DURATION"`
 
 	GossipInterval *string `help:"Time between probes of other nodes (1s)." placeholder:"DURATION"`
@@ -307,6 +309,7 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 	c.duration("anti-entropy-interval", f.AntiEntropyInterval, &n.AntiEntropyInterval)
 	c.duration("gossip-interval", f.GossipInterval, &n.GossipInterval)
 	c.size("hint-bytes-max", f.HintBytesMax, &n.HintBytesMax)
+	c.duration("tombstone-grace", f.TombstoneGrace, &n.TombstoneGrace)
 	c.duration("hint-age-max", f.HintAgeMax, &n.HintAgeMax)
 	c.integer("replicas", f.Replicas, &n.Replicas)
 	c.integer("min-write", f.MinWrite, &n.MinWrite)

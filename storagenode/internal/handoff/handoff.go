@@ -51,8 +51,9 @@ type State struct {
 
 // Peers calls other nodes. Calls end with ctx.
 type Peers interface {
-	// Deliver brings records to the node at addr, because of hints. It returns a status for each record, in order.
-	Deliver(ctx context.Context, addr string, records []*storagev1.PulledRecord) (statuses []storagev1.Status, pause time.Duration, err error)
+	// Deliver brings records that were read from the disk after obtained to the node at addr, because of hints. It returns a
+	// status for each record, in order. A node that was not called before then takes none yet.
+	Deliver(ctx context.Context, addr string, obtained time.Time, records []*storagev1.PulledRecord) (statuses []storagev1.Status, pause time.Duration, err error)
 }
 
 // Config is what a Replayer needs; all fields are required.
@@ -212,6 +213,7 @@ func (r *Replayer) pass(ctx context.Context, job result) result {
 		if len(state.Live) == 0 {
 			break
 		}
+		obtained := time.Now()
 		batch, last, err := r.page(job, state.Live, after)
 		if err != nil {
 			r.cfg.Logger.Warn().Err(err).Stringer("peer", job.id).Msg("hints not read, trying again")
@@ -228,7 +230,7 @@ func (r *Replayer) pass(ctx context.Context, job result) result {
 		if len(batch) == 0 {
 			continue
 		}
-		pause := r.deliver(ctx, state, batch)
+		pause := r.deliver(ctx, state, obtained, batch)
 		dropped, confirmed := r.drop(job.id, batch)
 		job.delivered += dropped
 		job.complete = job.complete && confirmed == len(batch)
@@ -266,7 +268,7 @@ func (r *Replayer) page(job result, live []*ring.Layout, after []byte) (batch []
 }
 
 // deliver brings each hint to those it is for and notes who confirmed. It returns how long they want to be left alone.
-func (r *Replayer) deliver(ctx context.Context, state State, batch []*item) (pause time.Duration) {
+func (r *Replayer) deliver(ctx context.Context, state State, obtained time.Time, batch []*item) (pause time.Duration) {
 	var to []ring.NodeID
 	for _, it := range batch {
 		to = it.route.To(to)
@@ -286,7 +288,7 @@ func (r *Replayer) deliver(ctx context.Context, state State, batch []*item) (pau
 		if !alive {
 			continue
 		}
-		wait, err := r.send(ctx, id, addr, part)
+		wait, err := r.send(ctx, id, addr, obtained, part)
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Logger.Debug().Err(err).Stringer("peer", id).Msg("hints not delivered")
 		}
@@ -295,14 +297,14 @@ func (r *Replayer) deliver(ctx context.Context, state State, batch []*item) (pau
 	return pause
 }
 
-func (r *Replayer) send(ctx context.Context, id ring.NodeID, addr string, part []*item) (time.Duration, error) {
+func (r *Replayer) send(ctx context.Context, id ring.NodeID, addr string, obtained time.Time, part []*item) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	records := make([]*storagev1.PulledRecord, len(part))
 	for i, it := range part {
 		records[i] = &storagev1.PulledRecord{Key: it.key, Record: it.rec}
 	}
-	statuses, pause, err := r.cfg.Peers.Deliver(ctx, addr, records)
+	statuses, pause, err := r.cfg.Peers.Deliver(ctx, addr, obtained, records)
 	if err == nil && len(statuses) != len(part) {
 		err = fmt.Errorf("%d statuses for %d records", len(statuses), len(part))
 	}

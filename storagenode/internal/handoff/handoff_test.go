@@ -139,7 +139,7 @@ func (w *world) start() {
 	}
 }
 
-func (w *world) Deliver(_ context.Context, addr string, records []*storagev1.PulledRecord) ([]storagev1.Status, time.Duration, error) {
+func (w *world) Deliver(_ context.Context, addr string, _ time.Time, records []*storagev1.PulledRecord) ([]storagev1.Status, time.Duration, error) {
 	to, err := ring.ParseNodeID(addr)
 	if err != nil {
 		return nil, 0, err

@@ -107,7 +107,7 @@ func (f *fakeStore) Mint(m kv.Mint, durable func(error)) (kv.Minted, error) {
 	return kv.Minted{Record: rec, Dot: dot, Repeated: f.repeated}, nil
 }
 
-func (f *fakeStore) Apply(key, rec []byte, done func(bool, error)) error {
+func (f *fakeStore) ApplyBefore(_ time.Time, key, rec []byte, done func(bool, error)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.refuse != nil {
@@ -125,13 +125,15 @@ func (f *fakeStore) Apply(key, rec []byte, done func(bool, error)) error {
 	return nil
 }
 
-func (f *fakeStore) ApplyHint(targets []ring.NodeID, key, rec []byte, done func(error)) error {
-	return f.Apply(append(targets[0][:], key...), rec, func(_ bool, err error) { done(err) })
+func (f *fakeStore) ApplyHintBefore(_ time.Time, targets []ring.NodeID, key, rec []byte, done func(error)) error {
+	return f.ApplyBefore(time.Time{}, append(targets[0][:], key...), rec, func(_ bool, err error) { done(err) })
 }
 
 func (f *fakeStore) ReadHeld(key []byte) ([]byte, error) {
 	return f.Read(append([]byte("held/"), key...))
 }
+
+func (f *fakeStore) ReadMarked([]byte) ([]byte, bool, error) { return nil, false, kv.ErrNotFound }
 
 // flush ends what waits for the disk and says how much that was.
 func (f *fakeStore) flush() int {

@@ -3,6 +3,7 @@ package stream
 import (
 	"errors"
 	"slices"
+	"time"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/record"
@@ -33,23 +34,44 @@ func (s *Server) hintTargets(r *storagev1.Request) (targets []ring.NodeID, fault
 
 // record returns the record that a read is answered from. A node that does not own the slot answers with what it keeps of
 // the key for others, which gateways merge in and never count.
-func (s *Server) record(key []byte) ([]byte, error) {
-	if s.cfg.Layouts.Owns(ring.SlotOf(key)) {
-		return s.cfg.Store.Read(key)
+// marked says that it is a tombstone that is being collected.
+func (s *Server) record(key []byte) (rec []byte, marked bool, err error) {
+	if !s.cfg.Layouts.Owns(ring.SlotOf(key)) {
+		rec, err = s.cfg.Store.ReadHeld(key)
+		return rec, false, err
 	}
-	return s.cfg.Store.ReadHeld(key)
+	if rec, err = s.cfg.Store.Read(key); errors.Is(err, kv.ErrNotFound) {
+		return s.cfg.Store.ReadMarked(key)
+	}
+	return rec, false, err
+}
+
+// limit is when a record that came with this heartbeat number must not be taken any more; zero for never. The error is
+// kv.ErrStale for a number of another life.
+func (s *Server) limit(heard uint64) (time.Time, error) {
+	if s.cfg.MessageAge <= 0 {
+		return time.Time{}, nil
+	}
+	born, ok := s.cfg.Pulse.Born(heard)
+	if !ok {
+		return time.Time{}, kv.ErrStale
+	}
+	return born.Add(s.cfg.MessageAge), nil
 }
 
 // digest is record for its digest alone.
-func (s *Server) digest(key []byte) (record.Digest, error) {
+func (s *Server) digest(key []byte) (d record.Digest, marked bool, err error) {
 	if s.cfg.Layouts.Owns(ring.SlotOf(key)) {
-		return s.cfg.Store.Digest(key)
+		if d, err = s.cfg.Store.Digest(key); !errors.Is(err, kv.ErrNotFound) {
+			return d, false, err
+		}
 	}
-	rec, err := s.cfg.Store.ReadHeld(key)
+	rec, marked, err := s.record(key)
 	if err != nil {
-		return record.Digest{}, err
+		return record.Digest{}, false, err
 	}
-	return record.DigestOf(rec)
+	d, err = record.DigestOf(rec)
+	return d, marked, err
 }
 
 // StatusOf is what a request that ended with this error of the store is answered with; OK for nil. Unless the store is

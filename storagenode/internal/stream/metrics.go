@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	ops      = int(storagev1.Op_OP_DIGEST) + 1
+	ops      = int(storagev1.Op_OP_INSPECT) + 1
 	statuses = int(storagev1.Status_STATUS_DISK_FULL) + 1
 )
 

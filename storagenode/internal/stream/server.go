@@ -50,9 +50,10 @@ const (
 // Store is the local write path.
 type Store interface {
 	Mint(m kv.Mint, durable func(error)) (kv.Minted, error)
-	Apply(key, rec []byte, done func(changed bool, err error)) error
-	ApplyHint(targets []ring.NodeID, key, rec []byte, done func(error)) error
+	ApplyBefore(limit time.Time, key, rec []byte, done func(changed bool, err error)) error
+	ApplyHintBefore(limit time.Time, targets []ring.NodeID, key, rec []byte, done func(error)) error
 	Read(key []byte) ([]byte, error)
+	ReadMarked(key []byte) (rec []byte, marked bool, err error)
 	Digest(key []byte) (record.Digest, error)
 	ReadHeld(key []byte) ([]byte, error)
 	Actor() causal.Actor
@@ -77,6 +78,12 @@ type Config struct {
 	Layouts  Layouts
 	Workers  int // goroutines that work on requests
 	QueueMax int // requests that wait for a worker; those beyond are refused
+	// Pulse numbers the heartbeats. Records that gateways bring are refused once they may be older than MessageAge, unless
+	// that is 0.
+	Pulse      wire.Pulse
+	MessageAge time.Duration
+	// Why says why a key's tombstone is still there; empty where the node knows of none.
+	Why func(key []byte) string
 	// InDoubt says whether the store may lack what this node acknowledged.
 	InDoubt func() bool
 	// ForeignCluster is told of a peer that speaks for another cluster.
@@ -125,7 +132,7 @@ type conn struct {
 	keys   [][]byte // fingerprints of the context keys of a gateway
 	out    *wire.Outbox[*storagev1.Response]
 	unsent atomic.Int64  // bytes in out
-	frames atomic.Uint64 // sent; the heartbeat number
+	frames atomic.Uint64 // sent
 	// finish ends the sender once out is empty; abort ends it at once.
 	take   context.Context
 	finish context.CancelFunc
@@ -251,7 +258,7 @@ func (s *Server) hello(c *conn) *storagev1.Frame {
 			break
 		}
 	}
-	return &storagev1.Frame{Heartbeat: 1, Hello: h}
+	return &storagev1.Frame{Heartbeat: s.cfg.Pulse.Number(time.Now()), Hello: h}
 }
 
 func (s *Server) forget(c *conn) {
@@ -352,7 +359,8 @@ func (s *Server) sendAll(c *conn, st grpc.BidiStreamingServer[storagev1.Frame, s
 				size += responseSize(r)
 			}
 		}
-		f.Heartbeat = c.frames.Add(1)
+		c.frames.Add(1)
+		f.Heartbeat = s.cfg.Pulse.Number(time.Now())
 		if err := st.Send(f); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ var refusals = []struct {
 	{kv.ErrInDoubt, storagev1.Status_STATUS_FAILED},
 	{kv.ErrBehind, storagev1.Status_STATUS_BEHIND},
 	{kv.ErrOverloaded, storagev1.Status_STATUS_OVERLOADED},
+	{kv.ErrStale, storagev1.Status_STATUS_UNAVAILABLE},
 	{kv.ErrHintsFull, storagev1.Status_STATUS_OVERLOADED},
 	{kv.ErrExpired, storagev1.Status_STATUS_EXPIRED},
 	{kv.ErrTooManySiblings, storagev1.Status_STATUS_TOO_LARGE},
@@ -72,7 +73,7 @@ func (s *Server) request(c *conn, f *frame, r *storagev1.Request) {
 		s.mint(c, f, r)
 	case storagev1.Op_OP_APPLY:
 		s.apply(c, f, r)
-	case storagev1.Op_OP_READ, storagev1.Op_OP_DIGEST:
+	case storagev1.Op_OP_READ, storagev1.Op_OP_DIGEST, storagev1.Op_OP_INSPECT:
 		s.read(c, f, r)
 	default:
 		s.refuse(c, f, r, storagev1.Status_STATUS_INVALID, "unknown operation")
@@ -84,7 +85,7 @@ func (s *Server) request(c *conn, f *frame, r *storagev1.Request) {
 func (s *Server) doubtful(c *conn, f *frame, r *storagev1.Request) bool {
 	const why = "the node's disk lost data and is being refilled"
 	switch {
-	case r.GetOp() == storagev1.Op_OP_READ, r.GetOp() == storagev1.Op_OP_DIGEST:
+	case r.GetOp() == storagev1.Op_OP_READ, r.GetOp() == storagev1.Op_OP_DIGEST, r.GetOp() == storagev1.Op_OP_INSPECT:
 		s.refuse(c, f, r, storagev1.Status_STATUS_FAILED, why)
 	case r.GetOp() == storagev1.Op_OP_MINT, r.GetCause() == storagev1.Cause_CAUSE_WRITE:
 		s.refuse(c, f, r, storagev1.Status_STATUS_UNAVAILABLE, why)
@@ -146,22 +147,25 @@ func (s *Server) read(c *conn, f *frame, r *storagev1.Request) {
 		return
 	}
 	resp := &storagev1.Response{Id: r.GetId(), Status: storagev1.Status_STATUS_OK}
-	if r.GetOp() == storagev1.Op_OP_READ {
-		rec, err := s.record(r.GetKey())
+	if r.GetOp() != storagev1.Op_OP_DIGEST {
+		rec, marked, err := s.record(r.GetKey())
 		if err != nil {
 			s.fail(c, f, r, err)
 			return
 		}
-		resp.Record = rec
+		resp.Record, resp.Marked = rec, marked
+		if r.GetOp() == storagev1.Op_OP_INSPECT {
+			resp.Why = s.cfg.Why(r.GetKey())
+		}
 		s.finish(c, f, r, resp)
 		return
 	}
-	digest, err := s.digest(r.GetKey())
+	digest, marked, err := s.digest(r.GetKey())
 	if err != nil {
 		s.fail(c, f, r, err)
 		return
 	}
-	resp.Digest = digest[:]
+	resp.Digest, resp.Marked = digest[:], marked
 	s.finish(c, f, r, resp)
 }
 
@@ -179,6 +183,11 @@ func (s *Server) apply(c *conn, f *frame, r *storagev1.Request) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_INVALID, fault)
 		return
 	}
+	limit, err := s.limit(r.GetHeard())
+	if err != nil {
+		s.failWrite(c, f, r, err)
+		return
+	}
 	if fenced && !s.cfg.Layouts.BeginWrite(f.live) {
 		s.refuse(c, f, r, storagev1.Status_STATUS_FENCED, "")
 		return
@@ -190,11 +199,10 @@ func (s *Server) apply(c *conn, f *frame, r *storagev1.Request) {
 		}
 		s.finish(c, f, r, &storagev1.Response{Id: r.GetId(), Status: storagev1.Status_STATUS_OK, Durable: true})
 	}
-	var err error
 	if len(targets) > 0 {
-		err = s.cfg.Store.ApplyHint(targets, r.GetKey(), r.GetRecord(), done)
+		err = s.cfg.Store.ApplyHintBefore(limit, targets, r.GetKey(), r.GetRecord(), done)
 	} else {
-		err = s.cfg.Store.Apply(r.GetKey(), r.GetRecord(), func(_ bool, err error) { done(err) })
+		err = s.cfg.Store.ApplyBefore(limit, r.GetKey(), r.GetRecord(), func(_ bool, err error) { done(err) })
 	}
 	if fenced {
 		s.cfg.Layouts.EndWrite()
@@ -219,6 +227,13 @@ func (s *Server) mint(c *conn, f *frame, r *storagev1.Request) {
 		Checksum: r.GetChecksum(), RequestID: r.GetRequestId(), ClientRequestID: r.GetClientRequestId(), Base: r.GetBase(),
 		Deadline: f.at.Add(time.Duration(r.GetTimeoutMs()) * time.Millisecond),
 		HintFor:  targets, LastWriteWins: r.GetLastWriteWins(),
+	}
+	if len(m.Base) > 0 {
+		var err error
+		if m.BaseLimit, err = s.limit(r.GetHeard()); err != nil {
+			s.failWrite(c, f, r, err)
+			return
+		}
 	}
 	if r.GetHasContext() {
 		ctx, err := causal.DecodeContext(r.GetContext())

@@ -36,6 +36,8 @@ const (
 	Op_OP_READ Op = 3
 	// Return the digest of the record.
 	Op_OP_DIGEST Op = 4
+	// Return the record, and what the node knows of the collection of its tombstone.
+	Op_OP_INSPECT Op = 5
 )
 
 // Enum value maps for Op.
@@ -46,6 +48,7 @@ var (
 		2: "OP_APPLY",
 		3: "OP_READ",
 		4: "OP_DIGEST",
+		5: "OP_INSPECT",
 	}
 	Op_value = map[string]int32{
 		"OP_UNSPECIFIED": 0,
@@ -53,6 +56,7 @@ var (
 		"OP_APPLY":       2,
 		"OP_READ":        3,
 		"OP_DIGEST":      4,
+		"OP_INSPECT":     5,
 	}
 )
 
@@ -226,6 +230,61 @@ func (Status) EnumDescriptor() ([]byte, []int) {
 	return file_storage_v1_storage_proto_rawDescGZIP(), []int{2}
 }
 
+type CollectStep int32
+
+const (
+	CollectStep_COLLECT_STEP_UNSPECIFIED CollectStep = 0
+	// Say what is held.
+	CollectStep_COLLECT_STEP_CONFIRM CollectStep = 1
+	// Mark what is held as it was named.
+	CollectStep_COLLECT_STEP_MARK CollectStep = 2
+	// Remove marks.
+	CollectStep_COLLECT_STEP_REMOVE CollectStep = 3
+)
+
+// Enum value maps for CollectStep.
+var (
+	CollectStep_name = map[int32]string{
+		0: "COLLECT_STEP_UNSPECIFIED",
+		1: "COLLECT_STEP_CONFIRM",
+		2: "COLLECT_STEP_MARK",
+		3: "COLLECT_STEP_REMOVE",
+	}
+	CollectStep_value = map[string]int32{
+		"COLLECT_STEP_UNSPECIFIED": 0,
+		"COLLECT_STEP_CONFIRM":     1,
+		"COLLECT_STEP_MARK":        2,
+		"COLLECT_STEP_REMOVE":      3,
+	}
+)
+
+func (x CollectStep) Enum() *CollectStep {
+	p := new(CollectStep)
+	*p = x
+	return p
+}
+
+func (x CollectStep) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CollectStep) Descriptor() protoreflect.EnumDescriptor {
+	return file_storage_v1_storage_proto_enumTypes[3].Descriptor()
+}
+
+func (CollectStep) Type() protoreflect.EnumType {
+	return &file_storage_v1_storage_proto_enumTypes[3]
+}
+
+func (x CollectStep) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CollectStep.Descriptor instead.
+func (CollectStep) EnumDescriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{3}
+}
+
 // LayoutName names a layout.
 type LayoutName struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -371,7 +430,8 @@ type Frame struct {
 	Layouts   []*LayoutName `protobuf:"bytes,1,rep,name=layouts,proto3" json:"layouts,omitempty"`
 	Requests  []*Request    `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty"`
 	Responses []*Response   `protobuf:"bytes,3,rep,name=responses,proto3" json:"responses,omitempty"`
-	// The sender's heartbeat number, at least one a 250 ms; any frame counts as one.
+	// The sender's heartbeat number, at least one a 250 ms; any frame counts as one. A node's tells the time on its own
+	// clock, in its present life; who brings it a record says with which number he had it in hands.
 	Heartbeat     uint64 `protobuf:"varint,4,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	Hello         *Hello `protobuf:"bytes,5,opt,name=hello,proto3" json:"hello,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -480,6 +540,10 @@ type Request struct {
 	// OP_MINT: the write replaces all that the node knows, also what its context does not cover; the node must still cover
 	// the context.
 	LastWriteWins bool `protobuf:"varint,20,opt,name=last_write_wins,json=lastWriteWins,proto3" json:"last_write_wins,omitempty"`
+	// OP_APPLY, OP_MINT with a base: the last heartbeat number that the receiver had sent when the sender obtained the
+	// record. One that is too old, of another life, or 0 for none, is refused as UNAVAILABLE: the record may have been
+	// superseded by a deletion that was collected since.
+	Heard         uint64 `protobuf:"fixed64,21,opt,name=heard,proto3" json:"heard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -654,6 +718,13 @@ func (x *Request) GetLastWriteWins() bool {
 	return false
 }
 
+func (x *Request) GetHeard() uint64 {
+	if x != nil {
+		return x.Heard
+	}
+	return 0
+}
+
 type Response struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Id     uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -674,7 +745,11 @@ type Response struct {
 	// STATUS_FENCED: the node's encoded view.
 	View []byte `protobuf:"bytes,10,opt,name=view,proto3" json:"view,omitempty"`
 	// For people, where the status is not OK.
-	Detail        string `protobuf:"bytes,11,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,11,opt,name=detail,proto3" json:"detail,omitempty"`
+	// OP_READ, OP_DIGEST, OP_INSPECT: the record is a tombstone that is being collected: not to be given to anyone else.
+	Marked bool `protobuf:"varint,12,opt,name=marked,proto3" json:"marked,omitempty"`
+	// OP_INSPECT: why the tombstone is still there, for people.
+	Why           string `protobuf:"bytes,13,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -782,6 +857,20 @@ func (x *Response) GetView() []byte {
 func (x *Response) GetDetail() string {
 	if x != nil {
 		return x.Detail
+	}
+	return ""
+}
+
+func (x *Response) GetMarked() bool {
+	if x != nil {
+		return x.Marked
+	}
+	return false
+}
+
+func (x *Response) GetWhy() string {
+	if x != nil {
+		return x.Why
 	}
 	return ""
 }
@@ -1398,9 +1487,11 @@ func (x *PulledRecord) GetRecord() []byte {
 type DeliverRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sender's node id.
-	From          []byte          `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
-	Cause         Cause           `protobuf:"varint,2,opt,name=cause,proto3,enum=dotring.storage.v1.Cause" json:"cause,omitempty"`
-	Records       []*PulledRecord `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	From    []byte          `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	Cause   Cause           `protobuf:"varint,2,opt,name=cause,proto3,enum=dotring.storage.v1.Cause" json:"cause,omitempty"`
+	Records []*PulledRecord `protobuf:"bytes,3,rep,name=records,proto3" json:"records,omitempty"`
+	// The last heartbeat number that the receiver had sent when the sender took the records from its disk; see Request.
+	Heard         uint64 `protobuf:"fixed64,4,opt,name=heard,proto3" json:"heard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1456,12 +1547,21 @@ func (x *DeliverRequest) GetRecords() []*PulledRecord {
 	return nil
 }
 
+func (x *DeliverRequest) GetHeard() uint64 {
+	if x != nil {
+		return x.Heard
+	}
+	return 0
+}
+
 type DeliverResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One for each record, in order: OK is durable here, or superseded by what is.
 	Statuses []Status `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=dotring.storage.v1.Status" json:"statuses,omitempty"`
 	// How long the sender should wait before it delivers more, in milliseconds.
-	PauseMs       uint32 `protobuf:"varint,2,opt,name=pause_ms,json=pauseMs,proto3" json:"pause_ms,omitempty"`
+	PauseMs uint32 `protobuf:"varint,2,opt,name=pause_ms,json=pauseMs,proto3" json:"pause_ms,omitempty"`
+	// The receiver's heartbeat number.
+	Heartbeat     uint64 `protobuf:"fixed64,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1506,6 +1606,13 @@ func (x *DeliverResponse) GetStatuses() []Status {
 func (x *DeliverResponse) GetPauseMs() uint32 {
 	if x != nil {
 		return x.PauseMs
+	}
+	return 0
+}
+
+func (x *DeliverResponse) GetHeartbeat() uint64 {
+	if x != nil {
+		return x.Heartbeat
 	}
 	return 0
 }
@@ -2200,6 +2307,192 @@ func (x *CompareTask) GetWholeNs() uint64 {
 	return 0
 }
 
+type CollectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// The settled layout; the receiver refuses another one, and where it knows of a change.
+	Layout *LayoutName `protobuf:"bytes,2,opt,name=layout,proto3" json:"layout,omitempty"`
+	Step   CollectStep `protobuf:"varint,3,opt,name=step,proto3,enum=dotring.storage.v1.CollectStep" json:"step,omitempty"`
+	// At most 1024.
+	Tombstones    []*TombstoneName `protobuf:"bytes,4,rep,name=tombstones,proto3" json:"tombstones,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectRequest) Reset() {
+	*x = CollectRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectRequest) ProtoMessage() {}
+
+func (x *CollectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectRequest.ProtoReflect.Descriptor instead.
+func (*CollectRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CollectRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *CollectRequest) GetLayout() *LayoutName {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *CollectRequest) GetStep() CollectStep {
+	if x != nil {
+		return x.Step
+	}
+	return CollectStep_COLLECT_STEP_UNSPECIFIED
+}
+
+func (x *CollectRequest) GetTombstones() []*TombstoneName {
+	if x != nil {
+		return x.Tombstones
+	}
+	return nil
+}
+
+type TombstoneName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// 16 bytes: the digest of its record.
+	Digest        []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TombstoneName) Reset() {
+	*x = TombstoneName{}
+	mi := &file_storage_v1_storage_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TombstoneName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TombstoneName) ProtoMessage() {}
+
+func (x *TombstoneName) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TombstoneName.ProtoReflect.Descriptor instead.
+func (*TombstoneName) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TombstoneName) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *TombstoneName) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+type CollectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes: the actor of the life that the counts are of.
+	Life []byte `protobuf:"bytes,1,opt,name=life,proto3" json:"life,omitempty"`
+	// One byte for each tombstone: what the receiver holds.
+	Holdings []byte `protobuf:"bytes,2,opt,name=holdings,proto3" json:"holdings,omitempty"`
+	// COLLECT_STEP_CONFIRM: for each tombstone the count of what moved in its slot.
+	Moves         []uint32 `protobuf:"varint,3,rep,packed,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectResponse) Reset() {
+	*x = CollectResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectResponse) ProtoMessage() {}
+
+func (x *CollectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectResponse.ProtoReflect.Descriptor instead.
+func (*CollectResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CollectResponse) GetLife() []byte {
+	if x != nil {
+		return x.Life
+	}
+	return nil
+}
+
+func (x *CollectResponse) GetHoldings() []byte {
+	if x != nil {
+		return x.Holdings
+	}
+	return nil
+}
+
+func (x *CollectResponse) GetMoves() []uint32 {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2208,7 +2501,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_storage_v1_storage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2513,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_storage_v1_storage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2526,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{28}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{31}
 }
 
 type GetNodeResponse struct {
@@ -2262,7 +2555,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_storage_v1_storage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2567,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_storage_v1_storage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2580,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{29}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetNodeResponse) GetId() []byte {
@@ -2415,7 +2708,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\brequests\x18\x02 \x03(\v2\x1b.dotring.storage.v1.RequestR\brequests\x12:\n" +
 	"\tresponses\x18\x03 \x03(\v2\x1c.dotring.storage.v1.ResponseR\tresponses\x12\x1c\n" +
 	"\theartbeat\x18\x04 \x01(\x04R\theartbeat\x12/\n" +
-	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\xcd\x04\n" +
+	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\xe3\x04\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12&\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x16.dotring.storage.v1.OpR\x02op\x12\x10\n" +
@@ -2440,7 +2733,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x05cause\x18\x11 \x01(\x0e2\x19.dotring.storage.v1.CauseR\x05cause\x12\x16\n" +
 	"\x06layout\x18\x12 \x01(\rR\x06layout\x12\x19\n" +
 	"\bhint_for\x18\x13 \x03(\fR\ahintFor\x12&\n" +
-	"\x0flast_write_wins\x18\x14 \x01(\bR\rlastWriteWins\"\xba\x02\n" +
+	"\x0flast_write_wins\x18\x14 \x01(\bR\rlastWriteWins\x12\x14\n" +
+	"\x05heard\x18\x15 \x01(\x06R\x05heard\"\xe4\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.dotring.storage.v1.StatusR\x06status\x12\x16\n" +
@@ -2454,7 +2748,9 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\adurable\x18\t \x01(\bR\adurable\x12\x12\n" +
 	"\x04view\x18\n" +
 	" \x01(\fR\x04view\x12\x16\n" +
-	"\x06detail\x18\v \x01(\tR\x06detail\"=\n" +
+	"\x06detail\x18\v \x01(\tR\x06detail\x12\x16\n" +
+	"\x06marked\x18\f \x01(\bR\x06marked\x12\x10\n" +
+	"\x03why\x18\r \x01(\tR\x03why\"=\n" +
 	"\x13ExchangeViewRequest\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\fR\x04view\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\"*\n" +
@@ -2496,14 +2792,16 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"8\n" +
 	"\fPulledRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
-	"\x06record\x18\x02 \x01(\fR\x06record\"\x91\x01\n" +
+	"\x06record\x18\x02 \x01(\fR\x06record\"\xa7\x01\n" +
 	"\x0eDeliverRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12/\n" +
 	"\x05cause\x18\x02 \x01(\x0e2\x19.dotring.storage.v1.CauseR\x05cause\x12:\n" +
-	"\arecords\x18\x03 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"d\n" +
+	"\arecords\x18\x03 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\x12\x14\n" +
+	"\x05heard\x18\x04 \x01(\x06R\x05heard\"\x82\x01\n" +
 	"\x0fDeliverResponse\x126\n" +
 	"\bstatuses\x18\x01 \x03(\x0e2\x1a.dotring.storage.v1.StatusR\bstatuses\x12\x19\n" +
-	"\bpause_ms\x18\x02 \x01(\rR\apauseMs\"\xbc\x01\n" +
+	"\bpause_ms\x18\x02 \x01(\rR\apauseMs\x12\x1c\n" +
+	"\theartbeat\x18\x03 \x01(\x06R\theartbeat\"\xbc\x01\n" +
 	"\x0eCompareRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x126\n" +
 	"\x06layout\x18\x02 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1b\n" +
@@ -2549,7 +2847,21 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\rR\x04done\x12\x16\n" +
 	"\x06ranges\x18\x04 \x01(\rR\x06ranges\x12\x19\n" +
-	"\bwhole_ns\x18\x05 \x01(\x04R\awholeNs\"\x10\n" +
+	"\bwhole_ns\x18\x05 \x01(\x04R\awholeNs\"\xd4\x01\n" +
+	"\x0eCollectRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x126\n" +
+	"\x06layout\x18\x02 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x123\n" +
+	"\x04step\x18\x03 \x01(\x0e2\x1f.dotring.storage.v1.CollectStepR\x04step\x12A\n" +
+	"\n" +
+	"tombstones\x18\x04 \x03(\v2!.dotring.storage.v1.TombstoneNameR\n" +
+	"tombstones\"9\n" +
+	"\rTombstoneName\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"W\n" +
+	"\x0fCollectResponse\x12\x12\n" +
+	"\x04life\x18\x01 \x01(\fR\x04life\x12\x1a\n" +
+	"\bholdings\x18\x02 \x01(\fR\bholdings\x12\x14\n" +
+	"\x05moves\x18\x03 \x03(\rR\x05moves\"\x10\n" +
 	"\x0eGetNodeRequest\"\xe7\x03\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -2570,13 +2882,15 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\n" +
 	"hint_bytes\x18\r \x01(\x04R\thintBytes\x127\n" +
 	"\x18anti_entropy_age_seconds\x18\x0e \x01(\x01R\x15antiEntropyAgeSeconds\x12\x18\n" +
-	"\arepairs\x18\x0f \x01(\x04R\arepairs*O\n" +
+	"\arepairs\x18\x0f \x01(\x04R\arepairs*_\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aOP_MINT\x10\x01\x12\f\n" +
 	"\bOP_APPLY\x10\x02\x12\v\n" +
 	"\aOP_READ\x10\x03\x12\r\n" +
-	"\tOP_DIGEST\x10\x04*e\n" +
+	"\tOP_DIGEST\x10\x04\x12\x0e\n" +
+	"\n" +
+	"OP_INSPECT\x10\x05*e\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vCAUSE_WRITE\x10\x01\x12\x10\n" +
@@ -2597,7 +2911,12 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\rSTATUS_FAILED\x10\t\x12\x16\n" +
 	"\x12STATUS_UNAVAILABLE\x10\n" +
 	"\x12\x14\n" +
-	"\x10STATUS_DISK_FULL\x10\v2\x91\a\n" +
+	"\x10STATUS_DISK_FULL\x10\v*u\n" +
+	"\vCollectStep\x12\x1c\n" +
+	"\x18COLLECT_STEP_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14COLLECT_STEP_CONFIRM\x10\x01\x12\x15\n" +
+	"\x11COLLECT_STEP_MARK\x10\x02\x12\x17\n" +
+	"\x13COLLECT_STEP_REMOVE\x10\x032\xe5\a\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
@@ -2609,6 +2928,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\aDigests\x12\".dotring.storage.v1.DigestsRequest\x1a#.dotring.storage.v1.DigestsResponse0\x01\x12L\n" +
 	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12U\n" +
 	"\bGetTasks\x12#.dotring.storage.v1.GetTasksRequest\x1a$.dotring.storage.v1.GetTasksResponse\x12R\n" +
+	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12R\n" +
 	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponseB;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
 
 var (
@@ -2623,93 +2943,102 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 	return file_storage_v1_storage_proto_rawDescData
 }
 
-var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
 	(Status)(0),                  // 2: dotring.storage.v1.Status
-	(*LayoutName)(nil),           // 3: dotring.storage.v1.LayoutName
-	(*Hello)(nil),                // 4: dotring.storage.v1.Hello
-	(*Frame)(nil),                // 5: dotring.storage.v1.Frame
-	(*Request)(nil),              // 6: dotring.storage.v1.Request
-	(*Response)(nil),             // 7: dotring.storage.v1.Response
-	(*ExchangeViewRequest)(nil),  // 8: dotring.storage.v1.ExchangeViewRequest
-	(*ExchangeViewResponse)(nil), // 9: dotring.storage.v1.ExchangeViewResponse
-	(*JoinRequest)(nil),          // 10: dotring.storage.v1.JoinRequest
-	(*JoinResponse)(nil),         // 11: dotring.storage.v1.JoinResponse
-	(*Member)(nil),               // 12: dotring.storage.v1.Member
-	(*WatchRequest)(nil),         // 13: dotring.storage.v1.WatchRequest
-	(*WatchResponse)(nil),        // 14: dotring.storage.v1.WatchResponse
-	(*PullRequest)(nil),          // 15: dotring.storage.v1.PullRequest
-	(*PullResponse)(nil),         // 16: dotring.storage.v1.PullResponse
-	(*PulledRecord)(nil),         // 17: dotring.storage.v1.PulledRecord
-	(*DeliverRequest)(nil),       // 18: dotring.storage.v1.DeliverRequest
-	(*DeliverResponse)(nil),      // 19: dotring.storage.v1.DeliverResponse
-	(*CompareRequest)(nil),       // 20: dotring.storage.v1.CompareRequest
-	(*CompareResponse)(nil),      // 21: dotring.storage.v1.CompareResponse
-	(*DigestsRequest)(nil),       // 22: dotring.storage.v1.DigestsRequest
-	(*DigestsResponse)(nil),      // 23: dotring.storage.v1.DigestsResponse
-	(*KeyDigest)(nil),            // 24: dotring.storage.v1.KeyDigest
-	(*FetchRequest)(nil),         // 25: dotring.storage.v1.FetchRequest
-	(*FetchResponse)(nil),        // 26: dotring.storage.v1.FetchResponse
-	(*GetTasksRequest)(nil),      // 27: dotring.storage.v1.GetTasksRequest
-	(*GetTasksResponse)(nil),     // 28: dotring.storage.v1.GetTasksResponse
-	(*HintTask)(nil),             // 29: dotring.storage.v1.HintTask
-	(*CompareTask)(nil),          // 30: dotring.storage.v1.CompareTask
-	(*GetNodeRequest)(nil),       // 31: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 32: dotring.storage.v1.GetNodeResponse
+	(CollectStep)(0),             // 3: dotring.storage.v1.CollectStep
+	(*LayoutName)(nil),           // 4: dotring.storage.v1.LayoutName
+	(*Hello)(nil),                // 5: dotring.storage.v1.Hello
+	(*Frame)(nil),                // 6: dotring.storage.v1.Frame
+	(*Request)(nil),              // 7: dotring.storage.v1.Request
+	(*Response)(nil),             // 8: dotring.storage.v1.Response
+	(*ExchangeViewRequest)(nil),  // 9: dotring.storage.v1.ExchangeViewRequest
+	(*ExchangeViewResponse)(nil), // 10: dotring.storage.v1.ExchangeViewResponse
+	(*JoinRequest)(nil),          // 11: dotring.storage.v1.JoinRequest
+	(*JoinResponse)(nil),         // 12: dotring.storage.v1.JoinResponse
+	(*Member)(nil),               // 13: dotring.storage.v1.Member
+	(*WatchRequest)(nil),         // 14: dotring.storage.v1.WatchRequest
+	(*WatchResponse)(nil),        // 15: dotring.storage.v1.WatchResponse
+	(*PullRequest)(nil),          // 16: dotring.storage.v1.PullRequest
+	(*PullResponse)(nil),         // 17: dotring.storage.v1.PullResponse
+	(*PulledRecord)(nil),         // 18: dotring.storage.v1.PulledRecord
+	(*DeliverRequest)(nil),       // 19: dotring.storage.v1.DeliverRequest
+	(*DeliverResponse)(nil),      // 20: dotring.storage.v1.DeliverResponse
+	(*CompareRequest)(nil),       // 21: dotring.storage.v1.CompareRequest
+	(*CompareResponse)(nil),      // 22: dotring.storage.v1.CompareResponse
+	(*DigestsRequest)(nil),       // 23: dotring.storage.v1.DigestsRequest
+	(*DigestsResponse)(nil),      // 24: dotring.storage.v1.DigestsResponse
+	(*KeyDigest)(nil),            // 25: dotring.storage.v1.KeyDigest
+	(*FetchRequest)(nil),         // 26: dotring.storage.v1.FetchRequest
+	(*FetchResponse)(nil),        // 27: dotring.storage.v1.FetchResponse
+	(*GetTasksRequest)(nil),      // 28: dotring.storage.v1.GetTasksRequest
+	(*GetTasksResponse)(nil),     // 29: dotring.storage.v1.GetTasksResponse
+	(*HintTask)(nil),             // 30: dotring.storage.v1.HintTask
+	(*CompareTask)(nil),          // 31: dotring.storage.v1.CompareTask
+	(*CollectRequest)(nil),       // 32: dotring.storage.v1.CollectRequest
+	(*TombstoneName)(nil),        // 33: dotring.storage.v1.TombstoneName
+	(*CollectResponse)(nil),      // 34: dotring.storage.v1.CollectResponse
+	(*GetNodeRequest)(nil),       // 35: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 36: dotring.storage.v1.GetNodeResponse
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
-	3,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
-	6,  // 1: dotring.storage.v1.Frame.requests:type_name -> dotring.storage.v1.Request
-	7,  // 2: dotring.storage.v1.Frame.responses:type_name -> dotring.storage.v1.Response
-	4,  // 3: dotring.storage.v1.Frame.hello:type_name -> dotring.storage.v1.Hello
+	4,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
+	7,  // 1: dotring.storage.v1.Frame.requests:type_name -> dotring.storage.v1.Request
+	8,  // 2: dotring.storage.v1.Frame.responses:type_name -> dotring.storage.v1.Response
+	5,  // 3: dotring.storage.v1.Frame.hello:type_name -> dotring.storage.v1.Hello
 	0,  // 4: dotring.storage.v1.Request.op:type_name -> dotring.storage.v1.Op
 	1,  // 5: dotring.storage.v1.Request.cause:type_name -> dotring.storage.v1.Cause
 	2,  // 6: dotring.storage.v1.Response.status:type_name -> dotring.storage.v1.Status
-	12, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
-	3,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	17, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	13, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
+	4,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	18, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
 	1,  // 10: dotring.storage.v1.DeliverRequest.cause:type_name -> dotring.storage.v1.Cause
-	17, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
+	18, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
 	2,  // 12: dotring.storage.v1.DeliverResponse.statuses:type_name -> dotring.storage.v1.Status
-	3,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	3,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	24, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
-	17, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	29, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
-	30, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
-	3,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
-	3,  // 20: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	3,  // 21: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	5,  // 22: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	8,  // 23: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	10, // 24: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	13, // 25: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	15, // 26: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	18, // 27: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
-	20, // 28: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
-	22, // 29: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
-	25, // 30: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
-	27, // 31: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
-	31, // 32: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	5,  // 33: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	9,  // 34: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	11, // 35: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	14, // 36: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	16, // 37: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	19, // 38: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
-	21, // 39: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
-	23, // 40: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
-	26, // 41: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
-	28, // 42: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
-	32, // 43: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	33, // [33:44] is the sub-list for method output_type
-	22, // [22:33] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	4,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	4,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	25, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
+	18, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	30, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
+	31, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
+	4,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	4,  // 20: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	3,  // 21: dotring.storage.v1.CollectRequest.step:type_name -> dotring.storage.v1.CollectStep
+	33, // 22: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
+	4,  // 23: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	4,  // 24: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	6,  // 25: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	9,  // 26: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	11, // 27: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	14, // 28: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	16, // 29: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	19, // 30: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	21, // 31: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	23, // 32: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	26, // 33: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	28, // 34: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
+	32, // 35: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
+	35, // 36: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	6,  // 37: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	10, // 38: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	12, // 39: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	15, // 40: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	17, // 41: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	20, // 42: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	22, // 43: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	24, // 44: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	27, // 45: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	29, // 46: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
+	34, // 47: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
+	36, // 48: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	37, // [37:49] is the sub-list for method output_type
+	25, // [25:37] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -2722,8 +3051,8 @@ func file_storage_v1_storage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   30,
+			NumEnums:      4,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,7 @@ const (
 	Storage_Digests_FullMethodName      = "/dotring.storage.v1.Storage/Digests"
 	Storage_Fetch_FullMethodName        = "/dotring.storage.v1.Storage/Fetch"
 	Storage_GetTasks_FullMethodName     = "/dotring.storage.v1.Storage/GetTasks"
+	Storage_Collect_FullMethodName      = "/dotring.storage.v1.Storage/Collect"
 	Storage_GetNode_FullMethodName      = "/dotring.storage.v1.Storage/GetNode"
 )
 
@@ -61,6 +62,8 @@ type StorageClient interface {
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
 	// GetTasks tells what a node has to do besides serving: hints to deliver, peers to compare with.
 	GetTasks(ctx context.Context, in *GetTasksRequest, opts ...grpc.CallOption) (*GetTasksResponse, error)
+	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
+	Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 }
@@ -203,6 +206,16 @@ func (c *storageClient) GetTasks(ctx context.Context, in *GetTasksRequest, opts 
 	return out, nil
 }
 
+func (c *storageClient) Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CollectResponse)
+	err := c.cc.Invoke(ctx, Storage_Collect_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetNodeResponse)
@@ -239,6 +252,8 @@ type StorageServer interface {
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
 	// GetTasks tells what a node has to do besides serving: hints to deliver, peers to compare with.
 	GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error)
+	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
+	Collect(context.Context, *CollectRequest) (*CollectResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	mustEmbedUnimplementedStorageServer()
@@ -280,6 +295,9 @@ func (UnimplementedStorageServer) Fetch(context.Context, *FetchRequest) (*FetchR
 }
 func (UnimplementedStorageServer) GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTasks not implemented")
+}
+func (UnimplementedStorageServer) Collect(context.Context, *CollectRequest) (*CollectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Collect not implemented")
 }
 func (UnimplementedStorageServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
@@ -453,6 +471,24 @@ func _Storage_GetTasks_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Storage_Collect_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CollectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).Collect(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_Collect_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).Collect(ctx, req.(*CollectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Storage_GetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetNodeRequest)
 	if err := dec(in); err != nil {
@@ -501,6 +537,10 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTasks",
 			Handler:    _Storage_GetTasks_Handler,
+		},
+		{
+			MethodName: "Collect",
+			Handler:    _Storage_Collect_Handler,
 		},
 		{
 			MethodName: "GetNode",
