@@ -205,6 +205,26 @@ func TestOneNodeAway(t *testing.T) {
 	}
 }
 
+// A tombstone that is being collected is answered with its clock, and brought to nobody who lacks it.
+func TestAMarkedTombstoneRepairsNobody(t *testing.T) {
+	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
+		s.mustPut("before", nil)
+		elapse(time.Second)
+		o := s.owners(testKey)
+		s.lock(func() {
+			o[0].marked, o[1].marked = true, true
+			delete(o[2].records, string(testKey)) // removed it already
+		})
+		if got := s.mustGet(3, nil); len(got.Set.Clock) == 0 {
+			t.Error("the clock is not answered")
+		}
+		elapse(time.Second)
+		if _, there := o[2].records[string(testKey)]; there {
+			t.Error("it is back")
+		}
+	})
+}
+
 func TestTwoNodesAway(t *testing.T) {
 	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
 		o := s.owners(testKey)

@@ -37,6 +37,8 @@ type cluster struct {
 
 // fakeNode is one storage node.
 type fakeNode struct {
+	marked  bool   // its tombstones are being collected
+	why     string // and what it says of that
 	id      ring.NodeID
 	name    string
 	actor   causal.Actor
@@ -236,7 +238,7 @@ func (c *cluster) Send(call nodeclient.Call) {
 }
 
 func opName(op storagev1.Op) string {
-	return [...]string{"?", "mint", "apply", "read", "digest"}[op]
+	return [...]string{"?", "mint", "apply", "read", "digest", "inspect"}[op]
 }
 
 // do carries a request out and returns its answers.
@@ -285,14 +287,14 @@ func (n *fakeNode) do(r *storagev1.Request, layouts []*storagev1.LayoutName, m *
 		if !ok {
 			return one(storagev1.Status_STATUS_ABSENT)
 		}
-		if r.Op == storagev1.Op_OP_READ {
-			return []*storagev1.Response{{Status: storagev1.Status_STATUS_OK, Record: rec}}
+		if r.Op != storagev1.Op_OP_DIGEST {
+			return []*storagev1.Response{{Status: storagev1.Status_STATUS_OK, Record: rec, Marked: n.marked, Why: n.why}}
 		}
 		d, err := record.DigestOf(rec)
 		if err != nil {
 			return one(storagev1.Status_STATUS_FAILED)
 		}
-		return []*storagev1.Response{{Status: storagev1.Status_STATUS_OK, Digest: d[:]}}
+		return []*storagev1.Response{{Status: storagev1.Status_STATUS_OK, Digest: d[:], Marked: n.marked}}
 	}
 }
 

@@ -73,6 +73,7 @@ type commands struct {
 	Get    getCommand    `cmd:"" help:"Write the value of a key to stdout."`
 	Put    putCommand    `cmd:"" help:"Store a value under a key."`
 	Delete deleteCommand `cmd:"" help:"Delete a key."`
+	Why    whyCommand    `cmd:"" help:"Say why the tombstone of a deleted key is still there."`
 	Tasks  tasksCommand  `cmd:"" help:"List what runs besides requests: hints to deliver, comparisons between owners."`
 	Repair repairCommand `cmd:"" help:"Bring every copy up to date, and answer when that is done."`
 

@@ -26,6 +26,7 @@ func inspected(key []byte, r *coordinator.Inspected) *clusterv1.Replica {
 		out.State = "absent"
 		return out
 	}
+	out.Marked, out.Why = r.Marked, r.Why
 	out.State, out.RecordBytes, out.Clock = "record", uint32(r.Bytes), clockEntries(r.Set.Clock)
 	for i := range r.Set.Siblings {
 		s := &r.Set.Siblings[i]

@@ -206,7 +206,7 @@ type item struct {
 func (r *Replayer) pass(ctx context.Context, job result) result {
 	began := time.Now()
 	job.complete = true
-	unchanged := true
+	unchanged, again := true, false
 	var after []byte
 	for ctx.Err() == nil {
 		state, _ := r.cfg.State()
@@ -226,12 +226,18 @@ func (r *Replayer) pass(ctx context.Context, job result) result {
 			}
 			return job
 		}
+		from := after
 		after = last
 		if len(batch) == 0 {
 			continue
 		}
-		pause := r.deliver(ctx, state, obtained, batch)
+		pause, refused := r.deliver(ctx, state, obtained, batch)
 		dropped, confirmed := r.drop(job.id, batch)
+		if confirmed == 0 && refused && !again {
+			// What was heard of the receivers may have been too old for them to take anything. Now it is not.
+			again, after = true, from
+			continue
+		}
 		job.delivered += dropped
 		job.complete = job.complete && confirmed == len(batch)
 		unchanged = unchanged && dropped == confirmed
@@ -267,8 +273,9 @@ func (r *Replayer) page(job result, live []*ring.Layout, after []byte) (batch []
 	return batch, last, err
 }
 
-// deliver brings each hint to those it is for and notes who confirmed. It returns how long they want to be left alone.
-func (r *Replayer) deliver(ctx context.Context, state State, obtained time.Time, batch []*item) (pause time.Duration) {
+// deliver brings each hint to those it is for and notes who confirmed. It returns how long they want to be left alone, and
+// whether anyone answered and took nothing.
+func (r *Replayer) deliver(ctx context.Context, state State, obtained time.Time, batch []*item) (pause time.Duration, refused bool) {
 	var to []ring.NodeID
 	for _, it := range batch {
 		to = it.route.To(to)
@@ -288,16 +295,18 @@ func (r *Replayer) deliver(ctx context.Context, state State, obtained time.Time,
 		if !alive {
 			continue
 		}
-		wait, err := r.send(ctx, id, addr, obtained, part)
+		wait, taken, err := r.send(ctx, id, addr, obtained, part)
+		refused = refused || err == nil && taken == 0
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Logger.Debug().Err(err).Stringer("peer", id).Msg("hints not delivered")
 		}
 		pause = max(pause, min(wait, hints.PauseMax))
 	}
-	return pause
+	return pause, refused
 }
 
-func (r *Replayer) send(ctx context.Context, id ring.NodeID, addr string, obtained time.Time, part []*item) (time.Duration, error) {
+// send returns how many records the node took.
+func (r *Replayer) send(ctx context.Context, id ring.NodeID, addr string, obtained time.Time, part []*item) (pause time.Duration, taken int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	records := make([]*storagev1.PulledRecord, len(part))
@@ -310,17 +319,18 @@ func (r *Replayer) send(ctx context.Context, id ring.NodeID, addr string, obtain
 	}
 	if err != nil {
 		r.metrics.failed.Inc()
-		return pause, err
+		return pause, 0, err
 	}
 	r.metrics.deliveries.Inc()
 	for i, st := range statuses {
 		if st == storagev1.Status_STATUS_OK {
 			part[i].confirmed = append(part[i].confirmed, id)
+			taken++
 		} else {
 			r.metrics.refused.Inc()
 		}
 	}
-	return pause, nil
+	return pause, taken, nil
 }
 
 // keep takes hints into the node's own records: by now it owns their slots itself.

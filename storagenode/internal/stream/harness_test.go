@@ -29,6 +29,7 @@ const patience = 10 * time.Second
 
 // fakeStore is a store whose disk is a switch.
 type fakeStore struct {
+	limits   *[]time.Time // of applies, where it is set
 	mu       sync.Mutex
 	records  map[string][]byte
 	actor    causal.Actor
@@ -107,9 +108,12 @@ func (f *fakeStore) Mint(m kv.Mint, durable func(error)) (kv.Minted, error) {
 	return kv.Minted{Record: rec, Dot: dot, Repeated: f.repeated}, nil
 }
 
-func (f *fakeStore) ApplyBefore(_ time.Time, key, rec []byte, done func(bool, error)) error {
+func (f *fakeStore) ApplyBefore(limit time.Time, key, rec []byte, done func(bool, error)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.limits != nil {
+		*f.limits = append(*f.limits, limit)
+	}
 	if f.refuse != nil {
 		return f.refuse
 	}
@@ -355,6 +359,13 @@ func (c *client) sendRaw(f *storagev1.Frame) {
 func mintOf(id uint64, key, value string) *storagev1.Request {
 	return &storagev1.Request{Id: id, Op: storagev1.Op_OP_MINT, Key: []byte(key), Value: []byte(value), ContentType: "text/plain",
 		Checksum: record.Checksum([]byte(value))}
+}
+
+func applyOf(id uint64, key, value string) *storagev1.Request {
+	dot := causal.Dot{Actor: causal.Actor{3}, Counter: 1}
+	return &storagev1.Request{Id: id, Op: storagev1.Op_OP_APPLY, Key: []byte(key), Cause: storagev1.Cause_CAUSE_REPAIR,
+		Record: record.Append(nil, []byte(key), causal.Set{Clock: causal.Vector{}.With(dot), Siblings: []causal.Sibling{{
+			Dot: dot, Value: []byte(value), Checksum: record.Checksum([]byte(value))}}})}
 }
 
 func readOf(id uint64, key string) *storagev1.Request {

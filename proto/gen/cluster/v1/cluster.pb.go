@@ -972,8 +972,12 @@ type Replica struct {
 	Clock    []*ClockEntry     `protobuf:"bytes,7,rep,name=clock,proto3" json:"clock,omitempty"`
 	Siblings []*ReplicaSibling `protobuf:"bytes,8,rep,name=siblings,proto3" json:"siblings,omitempty"`
 	// 32 hexadecimal digits; equal on replicas that hold the same.
-	Digest        string `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`
-	RecordBytes   uint32 `protobuf:"varint,10,opt,name=record_bytes,json=recordBytes,proto3" json:"record_bytes,omitempty"`
+	Digest      string `protobuf:"bytes,9,opt,name=digest,proto3" json:"digest,omitempty"`
+	RecordBytes uint32 `protobuf:"varint,10,opt,name=record_bytes,json=recordBytes,proto3" json:"record_bytes,omitempty"`
+	// The record is a tombstone that was proven to be needed no more and is about to be removed.
+	Marked bool `protobuf:"varint,11,opt,name=marked,proto3" json:"marked,omitempty"`
+	// From the owner that collects the key's tombstone: why it is still there, for people.
+	Why           string `protobuf:"bytes,12,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1076,6 +1080,20 @@ func (x *Replica) GetRecordBytes() uint32 {
 		return x.RecordBytes
 	}
 	return 0
+}
+
+func (x *Replica) GetMarked() bool {
+	if x != nil {
+		return x.Marked
+	}
+	return false
+}
+
+func (x *Replica) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 type ClockEntry struct {
@@ -1649,7 +1667,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"key_base64\x18\x02 \x01(\fR\tkeyBase64\x12\x12\n" +
 	"\x04slot\x18\x03 \x01(\rR\x04slot\x125\n" +
 	"\x06layout\x18\x04 \x01(\v2\x1d.dotring.cluster.v1.LayoutRefR\x06layout\x127\n" +
-	"\breplicas\x18\x05 \x03(\v2\x1b.dotring.cluster.v1.ReplicaR\breplicas\"\xb6\x02\n" +
+	"\breplicas\x18\x05 \x03(\v2\x1b.dotring.cluster.v1.ReplicaR\breplicas\"\xe0\x02\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1661,7 +1679,9 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\bsiblings\x18\b \x03(\v2\".dotring.cluster.v1.ReplicaSiblingR\bsiblings\x12\x16\n" +
 	"\x06digest\x18\t \x01(\tR\x06digest\x12!\n" +
 	"\frecord_bytes\x18\n" +
-	" \x01(\rR\vrecordBytes\"<\n" +
+	" \x01(\rR\vrecordBytes\x12\x16\n" +
+	"\x06marked\x18\v \x01(\bR\x06marked\x12\x10\n" +
+	"\x03why\x18\f \x01(\tR\x03why\"<\n" +
 	"\n" +
 	"ClockEntry\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x18\n" +
