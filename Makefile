@@ -106,6 +106,10 @@ CHAOS ?= 90s
 chaos: build ## break a cluster of real processes, one fault at a time (CHAOS=90s)
 	@bin/dotring-load chaos --duration $(CHAOS)
 
+.PHONY: soak-tombstones
+soak-tombstones: ## delete 100,000 keys while nodes restart and one is away; all tombstones must leave
+	@DOTRING_TOMBSTONES=100000 go test -count=1 -v -timeout 60m -run TestTombstonesLeaveByProof ./loadtest/e2e
+
 .PHONY: soak-chaos
 soak-chaos: build ## thirty minutes of that; fails unless 99.99 % of a million requests are served within a second
 	@bin/dotring-load chaos --duration 30m --good 0.9999
