@@ -51,6 +51,7 @@ type putOp struct {
 	failures int           // of the mint, in the middle of it
 	pauses   int           // before asking for it again
 	retryAt  time.Duration // when a doubtful mint may be asked for again
+	asked    causal.Actor  // the life of the node that was asked to mint
 	tooMany  bool          // the refusal for size was one for siblings
 
 	sentBuf    [4]sent
@@ -182,6 +183,7 @@ func (o *putOp) request() *storagev1.Request {
 }
 
 func (o *putOp) sendMint(i int) {
+	o.asked = o.c.replicas.Health(o.put.Node(i)).Actor
 	r, req := o.request(), o.req
 	r.Op, r.Key, r.Trace = storagev1.Op_OP_MINT, req.Key, req.Trace
 	r.Value, r.ContentType, r.Meta, r.Tombstone, r.Checksum = req.Value, req.ContentType, req.Meta, req.Tombstone, req.Checksum
@@ -227,10 +229,18 @@ func (o *putOp) gather(ctx context.Context) (ok bool) {
 	return true
 }
 
-// retry asks a node again for a mint that may have happened there, once it is connected.
+// retry asks a node again for a mint that may have happened there, once it is connected. One that lives anew has forgotten
+// the request: it would mint the value again, maybe after somebody has read it, and replaced or deleted it.
 func (o *putOp) retry() {
 	i, doubtful := o.put.Doubtful()
-	if doubtful && o.now() >= o.retryAt && o.c.replicas.Health(o.put.Node(i)).Connected {
+	if !doubtful {
+		return
+	}
+	switch h := o.c.replicas.Health(o.put.Node(i)); {
+	case !h.Connected:
+	case h.Actor != o.asked:
+		o.put.GiveUp()
+	case o.now() >= o.retryAt:
 		o.put.Again()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -61,6 +62,9 @@ type Health struct {
 	Suspect bool
 	// Phi is the suspicion, from 0.
 	Phi float64
+	// Actor is that of the node's life which its stream was opened with; zero while there is none. Another life has
+	// forgotten the requests that the one before it was asked.
+	Actor causal.Actor
 	// P95 and Mean are how long it usually takes to answer a read, queues included; 0 where not known.
 	P95, Mean time.Duration
 }

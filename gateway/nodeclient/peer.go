@@ -170,7 +170,13 @@ func (p *peer) connected() bool {
 }
 
 func (p *peer) health() Health {
-	h := Health{Connected: p.connected(), Suspect: p.suspect.Load(), Phi: math.Float64frombits(p.phi.Load())}
+	h := Health{Suspect: p.suspect.Load(), Phi: math.Float64frombits(p.phi.Load())}
+	for i := range p.slots {
+		if s := p.slots[i].Load(); s != nil {
+			h.Connected, h.Actor = true, s.actor
+			break
+		}
+	}
 	h.Mean, h.P95 = p.reads.get()
 	return h
 }

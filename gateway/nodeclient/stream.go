@@ -12,6 +12,7 @@ import (
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/proto/wire"
+	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -39,6 +40,7 @@ type stream struct {
 	rpc         grpc.BidiStreamingClient[storagev1.Frame, storagev1.Frame]
 	out         *wire.Outbox[*pending] // nil is a heartbeat
 	contextKeys [][]byte
+	actor       causal.Actor // of the node, when the stream was opened
 
 	mu      sync.Mutex
 	ended   bool
@@ -82,7 +84,9 @@ func (c *Client) hello(ctx context.Context, cancel context.CancelFunc, p *peer, 
 		return nil, fmt.Errorf("node belongs to cluster %x", a.GetCluster())
 	default:
 		p.beats.Add(time.Now(), answer.GetHeartbeat())
-		return &stream{peer: p, rpc: rpc, contextKeys: a.GetContextKeys(), frames: 1,
+		var actor causal.Actor
+		copy(actor[:], a.GetActor())
+		return &stream{peer: p, rpc: rpc, contextKeys: a.GetContextKeys(), actor: actor, frames: 1,
 			out:     wire.NewOutbox[*pending](c.cfg.QueueItems, c.cfg.QueueBytes),
 			waiting: make(map[uint64]*pending)}, nil
 	}

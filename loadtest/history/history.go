@@ -85,6 +85,7 @@ type Write struct {
 	Value     []byte // empty for a tombstone; otherwise like no other write's
 	Tombstone bool
 	Outcome   Outcome
+	Repeated  bool  // its client has sent it more than once
 	events    []int // its dots, as indices into the key's events
 }
 
@@ -230,6 +231,7 @@ func (c *Checker) Observe(key string, s causal.Set, where string) {
 			}
 		}
 	}
+	c.checkReplaced(key, l, covered, shown, where)
 	if i, found := covered.minus(over).minus(shown).first(); found {
 		c.Break(Durable, "%s: key %s: the clock claims write %d (%s), which is neither shown nor superseded", where, key,
 			l.events[i].write.ID, short(l.events[i].dot))
@@ -237,6 +239,26 @@ func (c *Checker) Observe(key string, s causal.Set, where string) {
 	if i, found := shown.and(over).first(); found {
 		c.Break(Faithful, "%s: key %s: write %d (%s) came back though a later one supersedes it", where, key,
 			l.events[i].write.ID, short(l.events[i].dot))
+	}
+}
+
+// checkReplaced: what its client has sent once is one write, however many dots it has: whoever has seen one of them and
+// written in its place has replaced it.
+func (c *Checker) checkReplaced(key string, l *log, covered, shown set, where string) {
+	for i := range l.events {
+		e := &l.events[i]
+		if !shown.has(i) || e.write.Repeated || len(e.write.events) < 2 {
+			continue
+		}
+		for _, twin := range e.write.events {
+			for x := range l.events {
+				if y := &l.events[x]; twin != i && covered.has(x) && y.write != e.write && y.past.has(twin) && !y.past.has(i) {
+					c.Break(Faithful, "%s: key %s: write %d (%s) is shown beside write %d (%s), whose writer had seen it as %s", where, key,
+						e.write.ID, short(e.dot), y.write.ID, short(y.dot), short(l.events[twin].dot))
+					return
+				}
+			}
+		}
 	}
 }
 

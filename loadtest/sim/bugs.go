@@ -32,6 +32,7 @@ const (
 	HashBlind   Bug = "hash"
 	AckAll      Bug = "ackall"
 	Stamp       Bug = "stamp"
+	Forgetful   Bug = "forgetful"
 	Mute        Bug = "mute"
 	HintTwice   Bug = "hinttwice"
 	HintActor   Bug = "hintactor"
@@ -51,6 +52,7 @@ func Planted() []PlantedBug {
 	return []PlantedBug{
 		{PutCtx, "a put answers the record's clock, not what it came with and its own dot", history.Durable, Usual},
 		{RepeatCtx, "a put without a context that is asked for again answers the clock of the record as it is by then", history.Durable, Usual},
+		{Forgetful, "a node that lives anew, and has forgotten the request, is asked again for a mint that may have happened", history.Faithful, Usual},
 		{Reuse, "a start goes on with the old actor, at an old counter", history.UniqueDots, Usual},
 		{Crash, "a start after a crash goes on with the old actor, and skips ahead in the counter", history.Durable, Usual},
 		{Reopen, "a node whose engine was reopened goes on with the old actor", history.Durable, Usual},

@@ -154,6 +154,7 @@ func (c *client) attempt(g *gateway, k int, o *putOp, tries int, then func()) {
 		next := c.gateway()
 		if outcome == history.InDoubt && o.named && tries < 2 && next != nil && !c.stopped && c.w.chance(0.6) {
 			c.w.stats.Retries++
+			o.write.Repeated = true
 			c.attempt(next, k, &putOp{need: o.need, write: o.write, request: o.request, named: true, sloppy: o.sloppy, context: o.context, seen: o.seen}, tries+1, then)
 			return
 		}

@@ -264,7 +264,7 @@ func (g *gateway) call(id ring.NodeID, r *request, deliver func(answer)) {
 			c.arrived(r.op, resp)
 		})
 	}
-	nodeLife, arrived := n.life, false
+	nodeLife, arrived := l.life, false
 	g.w.send(g.place(), n.idx, func() {
 		if arrived && r.op == opMint {
 			return // a stream delivers once; only what may be done twice is also delivered twice

@@ -238,6 +238,7 @@ type putOp struct {
 	pauses   int
 	retryAt  time.Duration
 	polling  bool
+	asked    int // the life of the node that was asked to mint
 	done     func(*putOp, error)
 }
 
@@ -315,7 +316,12 @@ func (o *putOp) steps() {
 func (o *putOp) poll() {
 	o.polling = false
 	if i, doubtful := o.put.Doubtful(); !o.ended && doubtful {
-		if o.now() >= o.retryAt && o.g.candidate(o.put.Node(i)).Connected {
+		l := o.g.links[o.g.w.byID(o.put.Node(i)).idx]
+		switch {
+		case !l.up:
+		case l.life != o.asked && o.g.w.bug != Forgetful: // it has forgotten the request
+			o.put.GiveUp()
+		case o.now() >= o.retryAt:
 			o.put.Again()
 		}
 		o.steps()
@@ -323,6 +329,7 @@ func (o *putOp) poll() {
 }
 
 func (o *putOp) sendMint(i int) {
+	o.asked = o.g.links[o.g.w.byID(o.put.Node(i)).idx].life
 	r := &request{op: opMint, key: o.key, left: o.due - o.g.w.now, live: o.state.names, write: o.write, seen: o.seen}
 	r.mint.Value, r.mint.Tombstone, r.mint.ContentType = o.write.Value, o.write.Tombstone, "text/plain"
 	r.mint.Checksum, r.mint.Context, r.mint.Base = record.Checksum(o.write.Value), o.context, o.base
