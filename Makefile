@@ -155,3 +155,8 @@ soak-sets: build ## add to shared sets under overlapping faults: siblings lose n
 .PHONY: soak-antientropy
 soak-antientropy: ## one in a thousand of a million keys differs: what is moved, and what a round without difference moves
 	@DOTRING_TEST_KEYS=1000000 go test ./storagenode/node -run TestTrafficIsProportional -count=1 -timeout 20m -v
+
+.PHONY: soak-planner
+soak-planner: ## plan 10,000 random cluster histories, and 300 members that join twenty at a time
+	@go test -timeout 60m -v -run Histories ./ringsvc/planner -args -histories 10000 | grep -v '^=== '
+	@go test -timeout 10m -v -run Large ./ringsvc/planner -args -nodes 300 | grep -v '^=== '

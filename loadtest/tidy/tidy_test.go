@@ -17,7 +17,7 @@ import (
 const module = "github.com/dotring/dotring/"
 
 // cores decide and do nothing else: no socket, disk, clock or goroutine.
-var cores = []string{"ringsvc/ring", "ringsvc/causal", "ringsvc/record", "ringsvc/phi", "gateway/quorum", "gateway/limit"}
+var cores = []string{"ringsvc/ring", "ringsvc/planner", "ringsvc/causal", "ringsvc/record", "ringsvc/phi", "gateway/quorum", "gateway/limit"}
 
 // source is one parsed Go file.
 type source struct {

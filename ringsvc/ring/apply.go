@@ -29,6 +29,7 @@ func (d *draft) drop(id NodeID) {
 //   - a change that another of the set aborts counts for nothing;
 //   - of several replica settings the highest N and the highest MinW count;
 //   - members that are removed go, and so do those that are replaced, whose tokens go to the first of the set that asked for them;
+//   - members take the tokens that the set gives them, of several the last in canonical order;
 //   - joins add or describe anew, of several for one id the last in canonical order counts; weights act after them, likewise. Whoever is
 //     removed or replaced stays out, and a leave of one that is no member cancels its join or replacement;
 //   - members leave one after another, in canonical order, as long as N members stay. Several leaves that were safe one by one may not be
@@ -43,6 +44,12 @@ func apply(base []Member, n, minW int, set changeSet) draftResult {
 	set = withoutAborted(set)
 	d.setReplicas(set)
 	leaving, placed := d.takeOut(set)
+	for _, c := range set {
+		if m, known := d.members[c.Member.ID]; known && c.Kind == ChangeTokens && !placed[c.Member.ID] {
+			m.Tokens = c.Member.Tokens
+			d.put(m)
+		}
+	}
 	for _, c := range set {
 		id := c.Member.ID
 		if _, member := d.members[id]; c.Kind == ChangeJoin && !placed[id] && (member || !leaving[id]) {

@@ -26,6 +26,9 @@ const (
 	ChangeReplace ChangeKind = 6
 	// ChangeAbort takes back the change of the same layout whose Name is Aborts.
 	ChangeAbort ChangeKind = 7
+	// ChangeTokens gives the member with Member.ID the tokens of Member, unless a join or a weight of the same set gives it others: what a
+	// plan asks of those who make room or take over. Two plans that unite may each move tokens of one member; the ring is whole all the same.
+	ChangeTokens ChangeKind = 8
 )
 
 // String is a short lower-case word.
@@ -45,6 +48,8 @@ func (k ChangeKind) String() string {
 		return "replace"
 	case ChangeAbort:
 		return "abort"
+	case ChangeTokens:
+		return "tokens"
 	}
 	return fmt.Sprintf("change(%d)", uint8(k))
 }
@@ -90,6 +95,11 @@ func (c Change) Validate() error {
 			return fmt.Errorf("%w: weight of no member", ErrInvalid)
 		}
 		return c.Member.validatePlaces()
+	case ChangeTokens:
+		if c.Member.ID.IsZero() {
+			return fmt.Errorf("%w: tokens of no member", ErrInvalid)
+		}
+		return c.Member.validateTokens()
 	case ChangeReplicas:
 		if c.MinW < 1 || c.N < c.MinW || c.N > MaxReplicas {
 			return fmt.Errorf("%w: %d replicas with writes of at least %d", ErrInvalid, c.N, c.MinW)
@@ -133,6 +143,9 @@ func newSetChange(c Change) setChange {
 	case ChangeWeight:
 		enc = append(enc, c.Member.ID[:]...)
 		enc = appendPlaces(enc, c.Member)
+	case ChangeTokens:
+		enc = append(enc, c.Member.ID[:]...)
+		enc = appendTokens(enc, c.Member.Tokens)
 	case ChangeReplicas:
 		enc = binary.AppendUvarint(enc, uint64(c.N))
 		enc = binary.AppendUvarint(enc, uint64(c.MinW))
@@ -157,6 +170,9 @@ func (r *reader) change() setChange {
 	case ChangeWeight:
 		c.Member.ID = r.id()
 		r.places(&c.Member)
+	case ChangeTokens:
+		c.Member.ID = r.id()
+		r.tokens(&c.Member)
 	case ChangeReplicas:
 		c.N = r.uvarint(MaxReplicas, "replicas")
 		c.MinW = r.uvarint(MaxReplicas, "smallest write")

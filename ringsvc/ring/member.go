@@ -55,6 +55,11 @@ func (m Member) validatePlaces() error {
 	if !(m.Weight > 0 && m.Weight <= MaxWeight) {
 		return fmt.Errorf("%w: weight %v of member %s", ErrInvalid, m.Weight, m.ID)
 	}
+	return m.validateTokens()
+}
+
+// validateTokens checks what a change of tokens carries.
+func (m Member) validateTokens() error {
 	if len(m.Tokens) == 0 || len(m.Tokens) > MaxTokensPerMember {
 		return fmt.Errorf("%w: %d tokens of member %s", ErrInvalid, len(m.Tokens), m.ID)
 	}
@@ -130,9 +135,13 @@ func appendMember(dst []byte, m Member) []byte {
 
 func appendPlaces(dst []byte, m Member) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, math.Float64bits(m.Weight))
-	dst = binary.AppendUvarint(dst, uint64(len(m.Tokens)))
+	return appendTokens(dst, m.Tokens)
+}
+
+func appendTokens(dst []byte, tokens []Slot) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(tokens)))
 	next := Slot(0)
-	for _, t := range m.Tokens {
+	for _, t := range tokens {
 		dst = binary.AppendUvarint(dst, uint64(t-next))
 		next = t + 1
 	}
@@ -150,9 +159,17 @@ func (r *reader) member() Member {
 
 func (r *reader) places(m *Member) {
 	m.Weight = math.Float64frombits(r.uint64())
+	if !(m.Weight > 0 && m.Weight <= MaxWeight) {
+		r.fail("weight")
+		return
+	}
+	r.tokens(m)
+}
+
+func (r *reader) tokens(m *Member) {
 	count := r.uvarint(uint64(MaxTokensPerMember), "token count")
-	if r.err != nil || count == 0 || !(m.Weight > 0 && m.Weight <= MaxWeight) || count > len(r.b) {
-		r.fail("weight or token count")
+	if r.err != nil || count == 0 || count > len(r.b) {
+		r.fail("token count")
 		return
 	}
 	m.Tokens = make([]Slot, count)

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/dotring/dotring/ringsvc/membership"
+	"github.com/dotring/dotring/ringsvc/planner"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -331,7 +332,7 @@ func (d *Driver) found(ctx context.Context, now time.Time) {
 			return
 		}
 		me := d.cfg.Self
-		me.Tokens = ring.RandomTokens(me.ID, ring.TokenCount(me.Weight), nil)
+		me.Tokens = planner.Found(me)
 		l := ring.Found(id, me, d.cfg.N, d.cfg.MinW)
 		if err := d.cfg.State.Adopt(ctx, ring.NewView(l)); err != nil {
 			d.log.Warn().Err(err).Msg("cluster not founded, trying again")

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/dotring/dotring/ringsvc/planner"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
 )
@@ -327,13 +328,13 @@ func (s *State) Switch(ctx context.Context, l ring.LayoutID) error {
 	return s.mark(ctx, func(v *ring.View) { v.MarkSwitched(l, s.self) })
 }
 
-// Propose puts changes on the settled layout. It fails with ring.ErrUnsettled where a change is under way.
+// Propose puts changes on the settled layout, with tokens as the planner chooses them. It fails with ring.ErrUnsettled where a change is under way.
 func (s *State) Propose(ctx context.Context, changes []ring.Change) (*ring.Layout, error) {
 	v := s.View()
 	if v == nil {
 		return nil, ring.ErrUnsettled
 	}
-	l, err := v.Propose(changes)
+	l, err := v.Propose(planner.Plan(v.Settled(), changes))
 	if err != nil {
 		return nil, err
 	}
