@@ -98,17 +98,6 @@ func (p *Principal) Allows(action Action, key []byte) bool {
 	return false
 }
 
-// AllowsSome says whether the holder may do action to any key with a prefix: a listing of those keys makes sense, and each
-// key of it is asked for by Allows.
-func (p *Principal) AllowsSome(action Action, prefix []byte) bool {
-	if p == nil || p.Allows(action, prefix) {
-		return true
-	}
-	return slices.ContainsFunc(p.rules, func(r rule) bool {
-		return r.actions&action != 0 && strings.HasPrefix(r.prefix, string(prefix))
-	})
-}
-
 // Administers says whether the holder may see and change the cluster.
 func (p *Principal) Administers() bool {
 	return p == nil || slices.ContainsFunc(p.rules, func(r rule) bool { return r.actions&Admin != 0 })

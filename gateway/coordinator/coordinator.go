@@ -189,9 +189,9 @@ func spread() uint64 { return rand.Uint64() }
 // readQuorum returns how many replicas of l a read with q needs.
 func (c *Coordinator) readQuorum(q Quorum, l *ring.Layout) (int, error) {
 	if q == Default {
-		return l.EffectiveR(min(c.cfg.R.of(l.N()), l.N())), nil
+		return l.EffectiveR(min(c.cfg.R.Of(l.N()), l.N())), nil
 	}
-	r := q.of(l.N())
+	r := q.Of(l.N())
 	if r < 1 || r > l.N() {
 		return 0, fmt.Errorf("r is %d, and the cluster keeps %d replicas: 1 to %d is possible", r, l.N(), l.N())
 	}
@@ -207,7 +207,7 @@ func (c *Coordinator) writeQuorum(q Quorum, live []*ring.Layout) error {
 	for _, l := range live {
 		most, least = max(most, l.N()), max(least, l.MinW())
 	}
-	w := q.of(most)
+	w := q.Of(most)
 	switch {
 	case w < 1 || w > most:
 		return fmt.Errorf("w is %d, and the cluster keeps %d replicas: %d to %d is possible", w, most, min(least, most), most)
@@ -220,7 +220,7 @@ func (c *Coordinator) writeQuorum(q Quorum, live []*ring.Layout) error {
 // need returns how many owners in l must have a write with q durably.
 func (c *Coordinator) need(q Quorum, l *ring.Layout) int {
 	if q == Default {
-		return l.EffectiveW(min(max(c.cfg.W.of(l.N()), l.MinW()), l.N()))
+		return l.EffectiveW(min(max(c.cfg.W.Of(l.N()), l.MinW()), l.N()))
 	}
-	return l.EffectiveW(min(q.of(l.N()), l.N()))
+	return l.EffectiveW(min(q.Of(l.N()), l.N()))
 }

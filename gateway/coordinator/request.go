@@ -60,8 +60,8 @@ func (q Quorum) String() string {
 	return strconv.Itoa(int(q))
 }
 
-// of returns the number that q means where n replicas are kept.
-func (q Quorum) of(n int) int {
+// Of returns the number that q means where n replicas are kept.
+func (q Quorum) Of(n int) int {
 	switch q {
 	case Majority:
 		return n/2 + 1

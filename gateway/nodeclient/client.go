@@ -149,6 +149,15 @@ func (c *Client) GetTasks(ctx context.Context, id ring.NodeID, req *storagev1.Ge
 	return storagev1.NewStorageClient(p.conns[0]).GetTasks(ctx, req)
 }
 
+// ListKeys asks a node for keys of a range. Errors are ErrNotConnected, or those of gRPC.
+func (c *Client) ListKeys(ctx context.Context, id ring.NodeID, req *storagev1.ListKeysRequest) (*storagev1.ListKeysResponse, error) {
+	p, ok := (*c.peers.Load())[id]
+	if !ok {
+		return nil, ErrNotConnected
+	}
+	return storagev1.NewStorageClient(p.conns[0]).ListKeys(ctx, req)
+}
+
 // ContextKeysAgree says whether this gateway shares a context key with the others, as far as the connected nodes know:
 // each tells the keys of the gateway that has been connected to it longest. The reason is for people.
 func (c *Client) ContextKeysAgree() (agree bool, reason string) {

@@ -27,6 +27,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/limit"
+	"github.com/dotring/dotring/gateway/listing"
 	"github.com/dotring/dotring/gateway/nodeclient"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/mtls"
@@ -170,6 +171,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	places := httpapi.NewAdmission(maxRequests, bodyRoom())
 	kv := grpcapi.NewKV(limited, tokens, s.guard, s.cfg.MaxValueBytes)
 	kv.BatchesTo(limited.Background())
+	kv.ListsBy(listing.New(s.client, limited.Background(), s.cfg.ReadQuorum))
 	cluster := grpcapi.NewCluster(s.client, coord, grpcapi.About{Name: s.cfg.Name, Version: Version(), R: s.cfg.ReadQuorum,
 		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard})
 	s.api, err = httpapi.New(httpapi.Config{Store: limited, Tokens: tokens, KV: kv, Cluster: cluster, Ready: s.Ready, Guard: s.guard,

@@ -188,6 +188,16 @@ func (l *Layout) Fallbacks(s Slot, dst []NodeID, limit int) []NodeID {
 // Owns tells whether id is a primary of s.
 func (l *Layout) Owns(id NodeID, s Slot) bool { return slices.Contains(l.Primaries(s), id) }
 
+// SameOwnersUntil is the first slot behind s that may have other primaries than s: all from s to before it have the same
+// list. At most Slots.
+func (l *Layout) SameOwnersUntil(s Slot) Slot {
+	t := l.table()
+	if last := t.tokens[t.segment(s)]; last >= s {
+		return last + 1
+	}
+	return Slots
+}
+
 // OwnedRanges is all slots that id is a primary of: sorted, apart from each other, none wrapping. The caller owns the slice.
 func (l *Layout) OwnedRanges(id NodeID) []Range {
 	var out []Range

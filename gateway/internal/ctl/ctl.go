@@ -77,6 +77,8 @@ type commands struct {
 	Tasks  tasksCommand  `cmd:"" help:"List what runs besides requests: hints to deliver, comparisons between owners."`
 	Repair repairCommand `cmd:"" help:"Bring every copy up to date, and answer when that is done."`
 
+	List listCommand `cmd:"" help:"List keys by prefix."`
+
 	Cert    certCommand    `cmd:"" help:"Make certificates."`
 	Token   tokenCommand   `cmd:"" help:"Make a token and its access rules."`
 	Keyring keyringCommand `cmd:"" help:"Make and change the keys that encrypt gossip."`

@@ -84,7 +84,7 @@ func (s *Cluster) facts(state *nodeclient.State) facts {
 	l := state.Read
 	f := facts{known: true, signed: s.about.Signed, members: len(l.Members()), replicas: l.Replicas(), configured: l.N(),
 		minW: l.MinW()}
-	f.r, f.w = quorumOf(s.about.R, l.N()), quorumOf(s.about.W, l.N())
+	f.r, f.w = min(s.about.R.Of(l.N()), l.N()), min(s.about.W.Of(l.N()), l.N())
 	for _, m := range l.Members() {
 		h := s.nodes.Health(m.ID)
 		known := state.Members[m.ID]
@@ -121,18 +121,6 @@ func (s *Cluster) facts(state *nodeclient.State) facts {
 		}
 	}
 	return f
-}
-
-// quorumOf returns the number that q means where n replicas are kept.
-func quorumOf(q coordinator.Quorum, n int) int {
-	switch q {
-	case coordinator.Majority:
-		return n/2 + 1
-	case coordinator.All:
-		return n
-	default:
-		return min(int(q), n)
-	}
 }
 
 func layoutRef(id ring.LayoutID) *clusterv1.LayoutRef {

@@ -11,6 +11,7 @@ import (
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/gateway/listing"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
 )
@@ -31,8 +32,15 @@ type KV struct {
 	tokens        edge.Tokens
 	guard         *access.Guard
 	maxValueBytes int
+	// lister lists keys; nil: listing is not implemented.
+	lister Lister
 	// items serves the items of batches; nil: this one does.
 	items *KV
+}
+
+// Lister lists keys by prefix.
+type Lister interface {
+	List(ctx context.Context, prefix []byte, from listing.Position, limit int) (listing.Page, error)
 }
 
 // NewKV returns the service over store, for those whom guard lets; nil lets everybody. No value is larger than
@@ -56,6 +64,9 @@ func allow(ctx context.Context, guard *access.Guard, action access.Action, key [
 	}
 	return err
 }
+
+// ListsBy makes lister list keys, before the first call.
+func (s *KV) ListsBy(lister Lister) { s.lister = lister }
 
 // BatchesTo makes the items of batches go to another store, before the first call.
 func (s *KV) BatchesTo(store Store) { s.items = NewKV(store, s.tokens, s.guard, s.maxValueBytes) }

@@ -114,6 +114,7 @@ func New(cfg Config) (*API, error) {
 
 func (a *API) routes() {
 	a.router.HandleFunc(kvPrefix+"*", a.handle(opKV, a.serveKV)) // ServeHTTP goes there by itself
+	a.router.HandleFunc("/v1/kv", a.handle(opList, a.list))
 	for verb, op := range map[string]op{"batchGet": opBatchGet, "batchPut": opBatchPut, "batchDelete": opBatchDelete} {
 		for _, colon := range []string{":", "%3A", "%3a"} {
 			a.router.HandleFunc("/v1/kv"+colon+verb, a.handle(op, a.batch))
@@ -142,7 +143,7 @@ func (a *API) unknownMethod(x *exchange, r *http.Request) {
 		return
 	}
 	allow := allowRead
-	if strings.HasPrefix(path, "/v1/kv") || strings.HasPrefix(path, "/v1/cluster:") || strings.HasPrefix(path, "/v1/cluster%") {
+	if strings.HasPrefix(path, "/v1/kv:") || strings.HasPrefix(path, "/v1/kv%") || strings.HasPrefix(path, "/v1/cluster:") || strings.HasPrefix(path, "/v1/cluster%") {
 		allow = http.MethodPost
 	}
 	x.methodNotAllowed(r, allow)

@@ -112,6 +112,7 @@ func drive(t *testing.T) *served {
 	d.values()
 	for _, method := range []string{"GET", "HEAD"} {
 		d.reads(method)
+		d.lists(method)
 		d.cluster(method)
 		d.service(method)
 	}
@@ -207,7 +208,9 @@ func (d *driver) access(c call) {
 	d.t.Helper()
 	guard, token := guarded(d.t, access.EntryRule{Prefix: "elsewhere/", Allow: []string{"get", "put", "delete"}})
 	limited := d.on(func(cfg *httpapi.Config) {
-		cfg.Guard, cfg.KV = guard, grpcapi.NewKV(edgetest.NewStore(), cfg.Tokens, guard, maxValue)
+		kv := grpcapi.NewKV(edgetest.NewStore(), cfg.Tokens, guard, maxValue)
+		kv.ListsBy(edgetest.NewStore())
+		cfg.Guard, cfg.KV = guard, kv
 	})
 	limited.good(401, c)
 	c.header = header("Authorization", "Bearer "+token)
@@ -222,6 +225,31 @@ func (d *driver) readFaults(m string) {
 	d.t.Helper()
 	ahead := d.h.token(edgetest.ClusterID, "text", 1, causal.Context{Vector: causal.Vector{{Actor: causal.Actor{1}, Counter: 1 << 40}}})
 	d.good(503, call{m, "/v1/kv/text", header("Kv-Context", ahead), ""})
+}
+
+func (d *driver) lists(m string) {
+	d.t.Helper()
+	d.good(200, call{m, "/v1/kv", header("Kv-Request-Id", "list-1"), ""})
+	d.good(200, call{m, "/v1/kv?prefix=te&timeout=1s", nil, ""})
+	d.good(200, call{m, "/v1/kv?prefix_base64=/v8=", nil, ""})
+	var page struct{ Cursor string }
+	first := d.good(200, call{"GET", "/v1/kv?limit=1", nil, ""})
+	if err := json.Unmarshal(first.body, &page); err != nil || page.Cursor == "" {
+		d.t.Fatalf("%s, %v", first.body, err)
+	}
+	d.good(200, call{m, "/v1/kv?limit=1000&cursor=" + page.Cursor, nil, ""})
+	for _, bad := range []string{"limit=0", "limit=1001", "cursor=AAAA", "prefix=a&prefix_base64=YQ==", "prefix=", "prefix_base64=x", "verbose=1", "timeout=61s"} {
+		d.bad(400, call{m, "/v1/kv?" + bad, nil, ""})
+	}
+	d.bad(400, call{m, "/v1/kv", header("Kv-Request-Id", ""), ""})
+	d.bad(414, call{m, tooLong("/v1/kv"), nil, ""})
+	d.access(call{m, "/v1/kv", nil, ""})
+	d.on(func(c *httpapi.Config) { c.Admission = full() }).good(429, call{m, "/v1/kv", nil, ""})
+	d.failing(fault(coordinator.Overloaded, nil), func() { d.good(429, call{m, "/v1/kv", nil, ""}) })
+	d.failing(errors.New("some fault"), func() { d.good(500, call{m, "/v1/kv", nil, ""}) })
+	d.failing(fault(coordinator.QuorumImpossible, nil), func() { d.good(503, call{m, "/v1/kv", nil, ""}) })
+	d.failing(fault(coordinator.NoLayout, nil), func() { d.good(503, call{m, "/v1/kv", nil, ""}) })
+	d.failing(fault(coordinator.DeadlinePassed, errors.New("too late")), func() { d.good(504, call{m, "/v1/kv", nil, ""}) })
 }
 
 func (d *driver) writes(m string) {
@@ -371,7 +399,7 @@ func (d *driver) service(m string) {
 // outside asks for what belongs to no operation.
 func (d *driver) outside() {
 	d.t.Helper()
-	for _, target := range []string{"/", "/docs", "/metrics", "/v1/kv", "/v1/kv:batchFrob", "/v1/cluster/nope"} {
+	for _, target := range []string{"/", "/docs", "/metrics", "/v1/kv:batchFrob", "/v1/cluster/nope"} {
 		d.bad(404, call{"GET", target, nil, ""})
 	}
 	shared := d.on(func(c *httpapi.Config) { c.CORSOrigins = []string{"https://app.example"} })

@@ -74,7 +74,7 @@ func TestFaults(t *testing.T) {
 		{"two content types", call{"PUT", "/v1/kv/k", header("Content-Type", "a/b", "Content-Type", "c/d"), "x"}, 400, "bad-content-type", ""},
 		{"long content type", call{"PUT", "/v1/kv/k", header("Content-Type", "a/"+strings.Repeat("b", 255)), "x"}, 400, "bad-content-type", ""},
 		{"unknown path", call{"GET", "/", nil, ""}, 404, "no-such-path", ""},
-		{"the API without a key", call{"GET", "/v1/kv", nil, ""}, 404, "no-such-path", ""},
+		{"the listing with an unknown parameter", call{"GET", "/v1/kv?r=1", nil, ""}, 400, "bad-parameter", ""},
 		{"escaped prefix", call{"GET", "/v1%2Fkv/k", nil, ""}, 404, "no-such-path", ""},
 		{"doubled slash before the API", call{"GET", "//v1/kv/k", nil, ""}, 404, "no-such-path", ""},
 		{"unknown path of the cluster", call{"GET", "/v1/cluster/nope", nil, ""}, 404, "no-such-path", ""},

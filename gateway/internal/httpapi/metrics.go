@@ -20,13 +20,14 @@ const (
 	opBatchDelete
 	opCluster
 	opInspect
+	opList
 	opKV // until the method is known
 	opHealth
 	opCount
 )
 
 func (o op) String() string {
-	return [...]string{"other", "get", "put", "delete", "batch_get", "batch_put", "batch_delete", "cluster", "inspect", "kv", "health"}[o]
+	return [...]string{"other", "get", "put", "delete", "batch_get", "batch_put", "batch_delete", "cluster", "inspect", "list", "kv", "health"}[o]
 }
 
 // maxStatus is above every status that is answered.

@@ -2,13 +2,17 @@
 package edgetest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/gateway/listing"
 	"github.com/dotring/dotring/gateway/nodeclient"
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
@@ -155,6 +159,28 @@ func (s *Store) Inspect(ctx context.Context, key []byte) (coordinator.Inspection
 		{Node: ring.NodeID{2}, Name: "b", Role: coordinator.Primary, Absent: true},
 		{Node: ring.NodeID{3}, Name: "c", Role: coordinator.Fallback, Err: "not connected"},
 	}}, nil
+}
+
+// List implements the interface of the surfaces: all keys in the order of their hashes.
+func (s *Store) List(ctx context.Context, prefix []byte, from listing.Position, limit int) (listing.Page, error) {
+	if err := s.gate(ctx); err != nil {
+		return listing.Page{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var keys [][]byte
+	for k, set := range s.sets {
+		behind := ring.SlotOf([]byte(k)) > from.Slot || ring.SlotOf([]byte(k)) == from.Slot && ring.Hash([]byte(k)) > ring.Hash(from.After)
+		if strings.HasPrefix(k, string(prefix)) && behind && slices.ContainsFunc(set.Siblings, func(v causal.Sibling) bool { return !v.Tombstone }) {
+			keys = append(keys, []byte(k))
+		}
+	}
+	slices.SortFunc(keys, func(a, b []byte) int { return cmp.Compare(ring.Hash(a), ring.Hash(b)) })
+	if len(keys) <= limit {
+		return listing.Page{Keys: keys}, nil
+	}
+	last := keys[limit-1]
+	return listing.Page{Keys: keys[:limit], Next: &listing.Position{Slot: ring.SlotOf(last), After: last}}, nil
 }
 
 // Set returns what is stored at key.

@@ -80,6 +80,185 @@ func (State) EnumDescriptor() ([]byte, []int) {
 	return file_kv_v1_kv_proto_rawDescGZIP(), []int{0}
 }
 
+type ListKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes as text; empty for all keys.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The same for a prefix that is not UTF-8, in place of prefix.
+	PrefixBase64 []byte `protobuf:"bytes,2,opt,name=prefix_base64,json=prefixBase64,proto3" json:"prefix_base64,omitempty"`
+	// The most keys of a page, 1 to 1000; 0 is 100.
+	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Where the page before ended; empty for the first.
+	Cursor        string `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysRequest) Reset() {
+	*x = ListKeysRequest{}
+	mi := &file_kv_v1_kv_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysRequest) ProtoMessage() {}
+
+func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kv_v1_kv_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListKeysRequest) Descriptor() ([]byte, []int) {
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ListKeysRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *ListKeysRequest) GetPrefixBase64() []byte {
+	if x != nil {
+		return x.PrefixBase64
+	}
+	return nil
+}
+
+func (x *ListKeysRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListKeysRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+type ListKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// May be empty although more pages follow.
+	Keys []*ListedKey `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Of the next page; empty after the last.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysResponse) Reset() {
+	*x = ListKeysResponse{}
+	mi := &file_kv_v1_kv_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysResponse) ProtoMessage() {}
+
+func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kv_v1_kv_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListKeysResponse) Descriptor() ([]byte, []int) {
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListKeysResponse) GetKeys() []*ListedKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListKeysResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+// ListedKey is a key as text where it is UTF-8, else as bytes.
+type ListedKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	KeyBase64     []byte                 `protobuf:"bytes,2,opt,name=key_base64,json=keyBase64,proto3" json:"key_base64,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedKey) Reset() {
+	*x = ListedKey{}
+	mi := &file_kv_v1_kv_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedKey) ProtoMessage() {}
+
+func (x *ListedKey) ProtoReflect() protoreflect.Message {
+	mi := &file_kv_v1_kv_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedKey.ProtoReflect.Descriptor instead.
+func (*ListedKey) Descriptor() ([]byte, []int) {
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListedKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ListedKey) GetKeyBase64() []byte {
+	if x != nil {
+		return x.KeyBase64
+	}
+	return nil
+}
+
 type Sibling struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Value       []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
@@ -94,7 +273,7 @@ type Sibling struct {
 
 func (x *Sibling) Reset() {
 	*x = Sibling{}
-	mi := &file_kv_v1_kv_proto_msgTypes[0]
+	mi := &file_kv_v1_kv_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -106,7 +285,7 @@ func (x *Sibling) String() string {
 func (*Sibling) ProtoMessage() {}
 
 func (x *Sibling) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[0]
+	mi := &file_kv_v1_kv_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -119,7 +298,7 @@ func (x *Sibling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sibling.ProtoReflect.Descriptor instead.
 func (*Sibling) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{0}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Sibling) GetValue() []byte {
@@ -173,7 +352,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_kv_v1_kv_proto_msgTypes[1]
+	mi := &file_kv_v1_kv_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +364,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[1]
+	mi := &file_kv_v1_kv_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +377,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{1}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetRequest) GetKey() []byte {
@@ -243,7 +422,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_kv_v1_kv_proto_msgTypes[2]
+	mi := &file_kv_v1_kv_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +434,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[2]
+	mi := &file_kv_v1_kv_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +447,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{2}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetResponse) GetState() State {
@@ -324,7 +503,7 @@ type PutRequest struct {
 
 func (x *PutRequest) Reset() {
 	*x = PutRequest{}
-	mi := &file_kv_v1_kv_proto_msgTypes[3]
+	mi := &file_kv_v1_kv_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +515,7 @@ func (x *PutRequest) String() string {
 func (*PutRequest) ProtoMessage() {}
 
 func (x *PutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[3]
+	mi := &file_kv_v1_kv_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +528,7 @@ func (x *PutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRequest.ProtoReflect.Descriptor instead.
 func (*PutRequest) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{3}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PutRequest) GetKey() []byte {
@@ -416,7 +595,7 @@ type PutResponse struct {
 
 func (x *PutResponse) Reset() {
 	*x = PutResponse{}
-	mi := &file_kv_v1_kv_proto_msgTypes[4]
+	mi := &file_kv_v1_kv_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +607,7 @@ func (x *PutResponse) String() string {
 func (*PutResponse) ProtoMessage() {}
 
 func (x *PutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[4]
+	mi := &file_kv_v1_kv_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +620,7 @@ func (x *PutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
 func (*PutResponse) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{4}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PutResponse) GetContext() string {
@@ -485,7 +664,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_kv_v1_kv_proto_msgTypes[5]
+	mi := &file_kv_v1_kv_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +676,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[5]
+	mi := &file_kv_v1_kv_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +689,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{5}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteRequest) GetKey() []byte {
@@ -560,7 +739,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_kv_v1_kv_proto_msgTypes[6]
+	mi := &file_kv_v1_kv_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +751,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[6]
+	mi := &file_kv_v1_kv_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +764,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{6}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteResponse) GetContext() string {
@@ -633,7 +812,7 @@ type ReplicaReport struct {
 
 func (x *ReplicaReport) Reset() {
 	*x = ReplicaReport{}
-	mi := &file_kv_v1_kv_proto_msgTypes[7]
+	mi := &file_kv_v1_kv_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +824,7 @@ func (x *ReplicaReport) String() string {
 func (*ReplicaReport) ProtoMessage() {}
 
 func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[7]
+	mi := &file_kv_v1_kv_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +837,7 @@ func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
 func (*ReplicaReport) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{7}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReplicaReport) GetNode() string {
@@ -714,7 +893,7 @@ type ClockEntry struct {
 
 func (x *ClockEntry) Reset() {
 	*x = ClockEntry{}
-	mi := &file_kv_v1_kv_proto_msgTypes[8]
+	mi := &file_kv_v1_kv_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +905,7 @@ func (x *ClockEntry) String() string {
 func (*ClockEntry) ProtoMessage() {}
 
 func (x *ClockEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[8]
+	mi := &file_kv_v1_kv_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +918,7 @@ func (x *ClockEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockEntry.ProtoReflect.Descriptor instead.
 func (*ClockEntry) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{8}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClockEntry) GetActor() string {
@@ -773,7 +952,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_kv_v1_kv_proto_msgTypes[9]
+	mi := &file_kv_v1_kv_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +964,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[9]
+	mi := &file_kv_v1_kv_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +977,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{9}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Problem) GetType() string {
@@ -861,7 +1040,7 @@ type BatchKey struct {
 
 func (x *BatchKey) Reset() {
 	*x = BatchKey{}
-	mi := &file_kv_v1_kv_proto_msgTypes[10]
+	mi := &file_kv_v1_kv_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1052,7 @@ func (x *BatchKey) String() string {
 func (*BatchKey) ProtoMessage() {}
 
 func (x *BatchKey) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[10]
+	mi := &file_kv_v1_kv_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1065,7 @@ func (x *BatchKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchKey.ProtoReflect.Descriptor instead.
 func (*BatchKey) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{10}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BatchKey) GetKey() string {
@@ -915,7 +1094,7 @@ type BatchGetRequest struct {
 
 func (x *BatchGetRequest) Reset() {
 	*x = BatchGetRequest{}
-	mi := &file_kv_v1_kv_proto_msgTypes[11]
+	mi := &file_kv_v1_kv_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1106,7 @@ func (x *BatchGetRequest) String() string {
 func (*BatchGetRequest) ProtoMessage() {}
 
 func (x *BatchGetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[11]
+	mi := &file_kv_v1_kv_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1119,7 @@ func (x *BatchGetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetRequest.ProtoReflect.Descriptor instead.
 func (*BatchGetRequest) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{11}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BatchGetRequest) GetItems() []*BatchKey {
@@ -980,7 +1159,7 @@ type BatchGetResult struct {
 
 func (x *BatchGetResult) Reset() {
 	*x = BatchGetResult{}
-	mi := &file_kv_v1_kv_proto_msgTypes[12]
+	mi := &file_kv_v1_kv_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1171,7 @@ func (x *BatchGetResult) String() string {
 func (*BatchGetResult) ProtoMessage() {}
 
 func (x *BatchGetResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[12]
+	mi := &file_kv_v1_kv_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1184,7 @@ func (x *BatchGetResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetResult.ProtoReflect.Descriptor instead.
 func (*BatchGetResult) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{12}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BatchGetResult) GetKey() string {
@@ -1066,7 +1245,7 @@ type BatchGetResponse struct {
 
 func (x *BatchGetResponse) Reset() {
 	*x = BatchGetResponse{}
-	mi := &file_kv_v1_kv_proto_msgTypes[13]
+	mi := &file_kv_v1_kv_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1257,7 @@ func (x *BatchGetResponse) String() string {
 func (*BatchGetResponse) ProtoMessage() {}
 
 func (x *BatchGetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[13]
+	mi := &file_kv_v1_kv_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1270,7 @@ func (x *BatchGetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetResponse.ProtoReflect.Descriptor instead.
 func (*BatchGetResponse) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{13}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BatchGetResponse) GetResults() []*BatchGetResult {
@@ -1115,7 +1294,7 @@ type BatchPutItem struct {
 
 func (x *BatchPutItem) Reset() {
 	*x = BatchPutItem{}
-	mi := &file_kv_v1_kv_proto_msgTypes[14]
+	mi := &file_kv_v1_kv_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1306,7 @@ func (x *BatchPutItem) String() string {
 func (*BatchPutItem) ProtoMessage() {}
 
 func (x *BatchPutItem) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[14]
+	mi := &file_kv_v1_kv_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1319,7 @@ func (x *BatchPutItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPutItem.ProtoReflect.Descriptor instead.
 func (*BatchPutItem) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{14}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BatchPutItem) GetKey() string {
@@ -1197,7 +1376,7 @@ type BatchPutRequest struct {
 
 func (x *BatchPutRequest) Reset() {
 	*x = BatchPutRequest{}
-	mi := &file_kv_v1_kv_proto_msgTypes[15]
+	mi := &file_kv_v1_kv_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1388,7 @@ func (x *BatchPutRequest) String() string {
 func (*BatchPutRequest) ProtoMessage() {}
 
 func (x *BatchPutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[15]
+	mi := &file_kv_v1_kv_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1401,7 @@ func (x *BatchPutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPutRequest.ProtoReflect.Descriptor instead.
 func (*BatchPutRequest) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{15}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BatchPutRequest) GetItems() []*BatchPutItem {
@@ -1269,7 +1448,7 @@ type BatchWriteResult struct {
 
 func (x *BatchWriteResult) Reset() {
 	*x = BatchWriteResult{}
-	mi := &file_kv_v1_kv_proto_msgTypes[16]
+	mi := &file_kv_v1_kv_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1460,7 @@ func (x *BatchWriteResult) String() string {
 func (*BatchWriteResult) ProtoMessage() {}
 
 func (x *BatchWriteResult) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[16]
+	mi := &file_kv_v1_kv_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1473,7 @@ func (x *BatchWriteResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchWriteResult.ProtoReflect.Descriptor instead.
 func (*BatchWriteResult) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{16}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BatchWriteResult) GetKey() string {
@@ -1362,7 +1541,7 @@ type BatchPutResponse struct {
 
 func (x *BatchPutResponse) Reset() {
 	*x = BatchPutResponse{}
-	mi := &file_kv_v1_kv_proto_msgTypes[17]
+	mi := &file_kv_v1_kv_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1553,7 @@ func (x *BatchPutResponse) String() string {
 func (*BatchPutResponse) ProtoMessage() {}
 
 func (x *BatchPutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[17]
+	mi := &file_kv_v1_kv_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1566,7 @@ func (x *BatchPutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPutResponse.ProtoReflect.Descriptor instead.
 func (*BatchPutResponse) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{17}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BatchPutResponse) GetResults() []*BatchWriteResult {
@@ -1409,7 +1588,7 @@ type BatchDeleteItem struct {
 
 func (x *BatchDeleteItem) Reset() {
 	*x = BatchDeleteItem{}
-	mi := &file_kv_v1_kv_proto_msgTypes[18]
+	mi := &file_kv_v1_kv_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1600,7 @@ func (x *BatchDeleteItem) String() string {
 func (*BatchDeleteItem) ProtoMessage() {}
 
 func (x *BatchDeleteItem) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[18]
+	mi := &file_kv_v1_kv_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1613,7 @@ func (x *BatchDeleteItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDeleteItem.ProtoReflect.Descriptor instead.
 func (*BatchDeleteItem) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{18}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BatchDeleteItem) GetKey() string {
@@ -1477,7 +1656,7 @@ type BatchDeleteRequest struct {
 
 func (x *BatchDeleteRequest) Reset() {
 	*x = BatchDeleteRequest{}
-	mi := &file_kv_v1_kv_proto_msgTypes[19]
+	mi := &file_kv_v1_kv_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1668,7 @@ func (x *BatchDeleteRequest) String() string {
 func (*BatchDeleteRequest) ProtoMessage() {}
 
 func (x *BatchDeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[19]
+	mi := &file_kv_v1_kv_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1681,7 @@ func (x *BatchDeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDeleteRequest.ProtoReflect.Descriptor instead.
 func (*BatchDeleteRequest) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{19}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BatchDeleteRequest) GetItems() []*BatchDeleteItem {
@@ -1542,7 +1721,7 @@ type BatchDeleteResponse struct {
 
 func (x *BatchDeleteResponse) Reset() {
 	*x = BatchDeleteResponse{}
-	mi := &file_kv_v1_kv_proto_msgTypes[20]
+	mi := &file_kv_v1_kv_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1733,7 @@ func (x *BatchDeleteResponse) String() string {
 func (*BatchDeleteResponse) ProtoMessage() {}
 
 func (x *BatchDeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kv_v1_kv_proto_msgTypes[20]
+	mi := &file_kv_v1_kv_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1746,7 @@ func (x *BatchDeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchDeleteResponse.ProtoReflect.Descriptor instead.
 func (*BatchDeleteResponse) Descriptor() ([]byte, []int) {
-	return file_kv_v1_kv_proto_rawDescGZIP(), []int{20}
+	return file_kv_v1_kv_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BatchDeleteResponse) GetResults() []*BatchWriteResult {
@@ -1581,7 +1760,19 @@ var File_kv_v1_kv_proto protoreflect.FileDescriptor
 
 const file_kv_v1_kv_proto_rawDesc = "" +
 	"\n" +
-	"\x0ekv/v1/kv.proto\x12\rdotring.kv.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x01\n" +
+	"\x0ekv/v1/kv.proto\x12\rdotring.kv.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n" +
+	"\x0fListKeysRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12#\n" +
+	"\rprefix_base64\x18\x02 \x01(\fR\fprefixBase64\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06cursor\x18\x04 \x01(\tR\x06cursor\"X\n" +
+	"\x10ListKeysResponse\x12,\n" +
+	"\x04keys\x18\x01 \x03(\v2\x18.dotring.kv.v1.ListedKeyR\x04keys\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"<\n" +
+	"\tListedKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1d\n" +
+	"\n" +
+	"key_base64\x18\x02 \x01(\fR\tkeyBase64\"\xb5\x01\n" +
 	"\aSibling\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x12\n" +
@@ -1722,14 +1913,15 @@ const file_kv_v1_kv_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSTATE_VALUE\x10\x01\x12\x12\n" +
 	"\x0eSTATE_CONFLICT\x10\x02\x12\x10\n" +
-	"\fSTATE_ABSENT\x10\x032\xb7\x03\n" +
+	"\fSTATE_ABSENT\x10\x032\x84\x04\n" +
 	"\x02KV\x12<\n" +
 	"\x03Get\x12\x19.dotring.kv.v1.GetRequest\x1a\x1a.dotring.kv.v1.GetResponse\x12<\n" +
 	"\x03Put\x12\x19.dotring.kv.v1.PutRequest\x1a\x1a.dotring.kv.v1.PutResponse\x12E\n" +
 	"\x06Delete\x12\x1c.dotring.kv.v1.DeleteRequest\x1a\x1d.dotring.kv.v1.DeleteResponse\x12K\n" +
 	"\bBatchGet\x12\x1e.dotring.kv.v1.BatchGetRequest\x1a\x1f.dotring.kv.v1.BatchGetResponse\x12K\n" +
 	"\bBatchPut\x12\x1e.dotring.kv.v1.BatchPutRequest\x1a\x1f.dotring.kv.v1.BatchPutResponse\x12T\n" +
-	"\vBatchDelete\x12!.dotring.kv.v1.BatchDeleteRequest\x1a\".dotring.kv.v1.BatchDeleteResponseB1Z/github.com/dotring/dotring/proto/gen/kv/v1;kvv1b\x06proto3"
+	"\vBatchDelete\x12!.dotring.kv.v1.BatchDeleteRequest\x1a\".dotring.kv.v1.BatchDeleteResponse\x12K\n" +
+	"\bListKeys\x12\x1e.dotring.kv.v1.ListKeysRequest\x1a\x1f.dotring.kv.v1.ListKeysResponseB1Z/github.com/dotring/dotring/proto/gen/kv/v1;kvv1b\x06proto3"
 
 var (
 	file_kv_v1_kv_proto_rawDescOnce sync.Once
@@ -1744,65 +1936,71 @@ func file_kv_v1_kv_proto_rawDescGZIP() []byte {
 }
 
 var file_kv_v1_kv_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_kv_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_kv_v1_kv_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_kv_v1_kv_proto_goTypes = []any{
 	(State)(0),                    // 0: dotring.kv.v1.State
-	(*Sibling)(nil),               // 1: dotring.kv.v1.Sibling
-	(*GetRequest)(nil),            // 2: dotring.kv.v1.GetRequest
-	(*GetResponse)(nil),           // 3: dotring.kv.v1.GetResponse
-	(*PutRequest)(nil),            // 4: dotring.kv.v1.PutRequest
-	(*PutResponse)(nil),           // 5: dotring.kv.v1.PutResponse
-	(*DeleteRequest)(nil),         // 6: dotring.kv.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 7: dotring.kv.v1.DeleteResponse
-	(*ReplicaReport)(nil),         // 8: dotring.kv.v1.ReplicaReport
-	(*ClockEntry)(nil),            // 9: dotring.kv.v1.ClockEntry
-	(*Problem)(nil),               // 10: dotring.kv.v1.Problem
-	(*BatchKey)(nil),              // 11: dotring.kv.v1.BatchKey
-	(*BatchGetRequest)(nil),       // 12: dotring.kv.v1.BatchGetRequest
-	(*BatchGetResult)(nil),        // 13: dotring.kv.v1.BatchGetResult
-	(*BatchGetResponse)(nil),      // 14: dotring.kv.v1.BatchGetResponse
-	(*BatchPutItem)(nil),          // 15: dotring.kv.v1.BatchPutItem
-	(*BatchPutRequest)(nil),       // 16: dotring.kv.v1.BatchPutRequest
-	(*BatchWriteResult)(nil),      // 17: dotring.kv.v1.BatchWriteResult
-	(*BatchPutResponse)(nil),      // 18: dotring.kv.v1.BatchPutResponse
-	(*BatchDeleteItem)(nil),       // 19: dotring.kv.v1.BatchDeleteItem
-	(*BatchDeleteRequest)(nil),    // 20: dotring.kv.v1.BatchDeleteRequest
-	(*BatchDeleteResponse)(nil),   // 21: dotring.kv.v1.BatchDeleteResponse
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*ListKeysRequest)(nil),       // 1: dotring.kv.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),      // 2: dotring.kv.v1.ListKeysResponse
+	(*ListedKey)(nil),             // 3: dotring.kv.v1.ListedKey
+	(*Sibling)(nil),               // 4: dotring.kv.v1.Sibling
+	(*GetRequest)(nil),            // 5: dotring.kv.v1.GetRequest
+	(*GetResponse)(nil),           // 6: dotring.kv.v1.GetResponse
+	(*PutRequest)(nil),            // 7: dotring.kv.v1.PutRequest
+	(*PutResponse)(nil),           // 8: dotring.kv.v1.PutResponse
+	(*DeleteRequest)(nil),         // 9: dotring.kv.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 10: dotring.kv.v1.DeleteResponse
+	(*ReplicaReport)(nil),         // 11: dotring.kv.v1.ReplicaReport
+	(*ClockEntry)(nil),            // 12: dotring.kv.v1.ClockEntry
+	(*Problem)(nil),               // 13: dotring.kv.v1.Problem
+	(*BatchKey)(nil),              // 14: dotring.kv.v1.BatchKey
+	(*BatchGetRequest)(nil),       // 15: dotring.kv.v1.BatchGetRequest
+	(*BatchGetResult)(nil),        // 16: dotring.kv.v1.BatchGetResult
+	(*BatchGetResponse)(nil),      // 17: dotring.kv.v1.BatchGetResponse
+	(*BatchPutItem)(nil),          // 18: dotring.kv.v1.BatchPutItem
+	(*BatchPutRequest)(nil),       // 19: dotring.kv.v1.BatchPutRequest
+	(*BatchWriteResult)(nil),      // 20: dotring.kv.v1.BatchWriteResult
+	(*BatchPutResponse)(nil),      // 21: dotring.kv.v1.BatchPutResponse
+	(*BatchDeleteItem)(nil),       // 22: dotring.kv.v1.BatchDeleteItem
+	(*BatchDeleteRequest)(nil),    // 23: dotring.kv.v1.BatchDeleteRequest
+	(*BatchDeleteResponse)(nil),   // 24: dotring.kv.v1.BatchDeleteResponse
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_kv_v1_kv_proto_depIdxs = []int32{
-	22, // 0: dotring.kv.v1.Sibling.last_modified:type_name -> google.protobuf.Timestamp
-	0,  // 1: dotring.kv.v1.GetResponse.state:type_name -> dotring.kv.v1.State
-	1,  // 2: dotring.kv.v1.GetResponse.siblings:type_name -> dotring.kv.v1.Sibling
-	8,  // 3: dotring.kv.v1.GetResponse.explain:type_name -> dotring.kv.v1.ReplicaReport
-	9,  // 4: dotring.kv.v1.ReplicaReport.clock:type_name -> dotring.kv.v1.ClockEntry
-	8,  // 5: dotring.kv.v1.Problem.replicas:type_name -> dotring.kv.v1.ReplicaReport
-	11, // 6: dotring.kv.v1.BatchGetRequest.items:type_name -> dotring.kv.v1.BatchKey
-	1,  // 7: dotring.kv.v1.BatchGetResult.siblings:type_name -> dotring.kv.v1.Sibling
-	10, // 8: dotring.kv.v1.BatchGetResult.problem:type_name -> dotring.kv.v1.Problem
-	13, // 9: dotring.kv.v1.BatchGetResponse.results:type_name -> dotring.kv.v1.BatchGetResult
-	15, // 10: dotring.kv.v1.BatchPutRequest.items:type_name -> dotring.kv.v1.BatchPutItem
-	10, // 11: dotring.kv.v1.BatchWriteResult.problem:type_name -> dotring.kv.v1.Problem
-	17, // 12: dotring.kv.v1.BatchPutResponse.results:type_name -> dotring.kv.v1.BatchWriteResult
-	19, // 13: dotring.kv.v1.BatchDeleteRequest.items:type_name -> dotring.kv.v1.BatchDeleteItem
-	17, // 14: dotring.kv.v1.BatchDeleteResponse.results:type_name -> dotring.kv.v1.BatchWriteResult
-	2,  // 15: dotring.kv.v1.KV.Get:input_type -> dotring.kv.v1.GetRequest
-	4,  // 16: dotring.kv.v1.KV.Put:input_type -> dotring.kv.v1.PutRequest
-	6,  // 17: dotring.kv.v1.KV.Delete:input_type -> dotring.kv.v1.DeleteRequest
-	12, // 18: dotring.kv.v1.KV.BatchGet:input_type -> dotring.kv.v1.BatchGetRequest
-	16, // 19: dotring.kv.v1.KV.BatchPut:input_type -> dotring.kv.v1.BatchPutRequest
-	20, // 20: dotring.kv.v1.KV.BatchDelete:input_type -> dotring.kv.v1.BatchDeleteRequest
-	3,  // 21: dotring.kv.v1.KV.Get:output_type -> dotring.kv.v1.GetResponse
-	5,  // 22: dotring.kv.v1.KV.Put:output_type -> dotring.kv.v1.PutResponse
-	7,  // 23: dotring.kv.v1.KV.Delete:output_type -> dotring.kv.v1.DeleteResponse
-	14, // 24: dotring.kv.v1.KV.BatchGet:output_type -> dotring.kv.v1.BatchGetResponse
-	18, // 25: dotring.kv.v1.KV.BatchPut:output_type -> dotring.kv.v1.BatchPutResponse
-	21, // 26: dotring.kv.v1.KV.BatchDelete:output_type -> dotring.kv.v1.BatchDeleteResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 0: dotring.kv.v1.ListKeysResponse.keys:type_name -> dotring.kv.v1.ListedKey
+	25, // 1: dotring.kv.v1.Sibling.last_modified:type_name -> google.protobuf.Timestamp
+	0,  // 2: dotring.kv.v1.GetResponse.state:type_name -> dotring.kv.v1.State
+	4,  // 3: dotring.kv.v1.GetResponse.siblings:type_name -> dotring.kv.v1.Sibling
+	11, // 4: dotring.kv.v1.GetResponse.explain:type_name -> dotring.kv.v1.ReplicaReport
+	12, // 5: dotring.kv.v1.ReplicaReport.clock:type_name -> dotring.kv.v1.ClockEntry
+	11, // 6: dotring.kv.v1.Problem.replicas:type_name -> dotring.kv.v1.ReplicaReport
+	14, // 7: dotring.kv.v1.BatchGetRequest.items:type_name -> dotring.kv.v1.BatchKey
+	4,  // 8: dotring.kv.v1.BatchGetResult.siblings:type_name -> dotring.kv.v1.Sibling
+	13, // 9: dotring.kv.v1.BatchGetResult.problem:type_name -> dotring.kv.v1.Problem
+	16, // 10: dotring.kv.v1.BatchGetResponse.results:type_name -> dotring.kv.v1.BatchGetResult
+	18, // 11: dotring.kv.v1.BatchPutRequest.items:type_name -> dotring.kv.v1.BatchPutItem
+	13, // 12: dotring.kv.v1.BatchWriteResult.problem:type_name -> dotring.kv.v1.Problem
+	20, // 13: dotring.kv.v1.BatchPutResponse.results:type_name -> dotring.kv.v1.BatchWriteResult
+	22, // 14: dotring.kv.v1.BatchDeleteRequest.items:type_name -> dotring.kv.v1.BatchDeleteItem
+	20, // 15: dotring.kv.v1.BatchDeleteResponse.results:type_name -> dotring.kv.v1.BatchWriteResult
+	5,  // 16: dotring.kv.v1.KV.Get:input_type -> dotring.kv.v1.GetRequest
+	7,  // 17: dotring.kv.v1.KV.Put:input_type -> dotring.kv.v1.PutRequest
+	9,  // 18: dotring.kv.v1.KV.Delete:input_type -> dotring.kv.v1.DeleteRequest
+	15, // 19: dotring.kv.v1.KV.BatchGet:input_type -> dotring.kv.v1.BatchGetRequest
+	19, // 20: dotring.kv.v1.KV.BatchPut:input_type -> dotring.kv.v1.BatchPutRequest
+	23, // 21: dotring.kv.v1.KV.BatchDelete:input_type -> dotring.kv.v1.BatchDeleteRequest
+	1,  // 22: dotring.kv.v1.KV.ListKeys:input_type -> dotring.kv.v1.ListKeysRequest
+	6,  // 23: dotring.kv.v1.KV.Get:output_type -> dotring.kv.v1.GetResponse
+	8,  // 24: dotring.kv.v1.KV.Put:output_type -> dotring.kv.v1.PutResponse
+	10, // 25: dotring.kv.v1.KV.Delete:output_type -> dotring.kv.v1.DeleteResponse
+	17, // 26: dotring.kv.v1.KV.BatchGet:output_type -> dotring.kv.v1.BatchGetResponse
+	21, // 27: dotring.kv.v1.KV.BatchPut:output_type -> dotring.kv.v1.BatchPutResponse
+	24, // 28: dotring.kv.v1.KV.BatchDelete:output_type -> dotring.kv.v1.BatchDeleteResponse
+	2,  // 29: dotring.kv.v1.KV.ListKeys:output_type -> dotring.kv.v1.ListKeysResponse
+	23, // [23:30] is the sub-list for method output_type
+	16, // [16:23] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_kv_v1_kv_proto_init() }
@@ -1810,19 +2008,19 @@ func file_kv_v1_kv_proto_init() {
 	if File_kv_v1_kv_proto != nil {
 		return
 	}
-	file_kv_v1_kv_proto_msgTypes[3].OneofWrappers = []any{}
-	file_kv_v1_kv_proto_msgTypes[5].OneofWrappers = []any{}
-	file_kv_v1_kv_proto_msgTypes[14].OneofWrappers = []any{}
-	file_kv_v1_kv_proto_msgTypes[15].OneofWrappers = []any{}
+	file_kv_v1_kv_proto_msgTypes[6].OneofWrappers = []any{}
+	file_kv_v1_kv_proto_msgTypes[8].OneofWrappers = []any{}
+	file_kv_v1_kv_proto_msgTypes[17].OneofWrappers = []any{}
 	file_kv_v1_kv_proto_msgTypes[18].OneofWrappers = []any{}
-	file_kv_v1_kv_proto_msgTypes[19].OneofWrappers = []any{}
+	file_kv_v1_kv_proto_msgTypes[21].OneofWrappers = []any{}
+	file_kv_v1_kv_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kv_v1_kv_proto_rawDesc), len(file_kv_v1_kv_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

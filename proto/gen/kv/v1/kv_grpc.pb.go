@@ -27,6 +27,7 @@ const (
 	KV_BatchGet_FullMethodName    = "/dotring.kv.v1.KV/BatchGet"
 	KV_BatchPut_FullMethodName    = "/dotring.kv.v1.KV/BatchPut"
 	KV_BatchDelete_FullMethodName = "/dotring.kv.v1.KV/BatchDelete"
+	KV_ListKeys_FullMethodName    = "/dotring.kv.v1.KV/ListKeys"
 )
 
 // KVClient is the client API for KV service.
@@ -47,6 +48,10 @@ type KVClient interface {
 	BatchPut(ctx context.Context, in *BatchPutRequest, opts ...grpc.CallOption) (*BatchPutResponse, error)
 	// BatchDelete deletes up to 100 keys; each result has its own status; not atomic.
 	BatchDelete(ctx context.Context, in *BatchDeleteRequest, opts ...grpc.CallOption) (*BatchDeleteResponse, error)
+	// ListKeys returns keys that begin with a prefix, a page at a time, in no meaningful order. It is weakly consistent: a key
+	// that is there from before the first page to after the last is in one of them; others may be. It goes through all keys
+	// of the cluster, whatever the prefix.
+	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
 }
 
 type kVClient struct {
@@ -117,6 +122,16 @@ func (c *kVClient) BatchDelete(ctx context.Context, in *BatchDeleteRequest, opts
 	return out, nil
 }
 
+func (c *kVClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKeysResponse)
+	err := c.cc.Invoke(ctx, KV_ListKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KVServer is the server API for KV service.
 // All implementations must embed UnimplementedKVServer
 // for forward compatibility.
@@ -135,6 +150,10 @@ type KVServer interface {
 	BatchPut(context.Context, *BatchPutRequest) (*BatchPutResponse, error)
 	// BatchDelete deletes up to 100 keys; each result has its own status; not atomic.
 	BatchDelete(context.Context, *BatchDeleteRequest) (*BatchDeleteResponse, error)
+	// ListKeys returns keys that begin with a prefix, a page at a time, in no meaningful order. It is weakly consistent: a key
+	// that is there from before the first page to after the last is in one of them; others may be. It goes through all keys
+	// of the cluster, whatever the prefix.
+	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	mustEmbedUnimplementedKVServer()
 }
 
@@ -162,6 +181,9 @@ func (UnimplementedKVServer) BatchPut(context.Context, *BatchPutRequest) (*Batch
 }
 func (UnimplementedKVServer) BatchDelete(context.Context, *BatchDeleteRequest) (*BatchDeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchDelete not implemented")
+}
+func (UnimplementedKVServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
 }
 func (UnimplementedKVServer) mustEmbedUnimplementedKVServer() {}
 func (UnimplementedKVServer) testEmbeddedByValue()            {}
@@ -292,6 +314,24 @@ func _KV_BatchDelete_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KV_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KVServer).ListKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KV_ListKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KVServer).ListKeys(ctx, req.(*ListKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // KV_ServiceDesc is the grpc.ServiceDesc for KV service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -322,6 +362,10 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BatchDelete",
 			Handler:    _KV_BatchDelete_Handler,
+		},
+		{
+			MethodName: "ListKeys",
+			Handler:    _KV_ListKeys_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

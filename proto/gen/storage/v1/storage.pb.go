@@ -2493,6 +2493,208 @@ func (x *CollectResponse) GetMoves() []uint32 {
 	return nil
 }
 
+type ListKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The layout that the caller reads with.
+	Layout *LayoutName `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`
+	// Slots from (inclusive) to (exclusive), all owned by the receiver.
+	FromSlot uint32 `protobuf:"varint,2,opt,name=from_slot,json=fromSlot,proto3" json:"from_slot,omitempty"`
+	ToSlot   uint32 `protobuf:"varint,3,opt,name=to_slot,json=toSlot,proto3" json:"to_slot,omitempty"`
+	// Where an earlier page ended: the last key it looked at; empty from the start.
+	After  []byte `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	Prefix []byte `protobuf:"bytes,5,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The most keys that are wanted, 1 to 1000.
+	Limit         uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysRequest) Reset() {
+	*x = ListKeysRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysRequest) ProtoMessage() {}
+
+func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListKeysRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListKeysRequest) GetLayout() *LayoutName {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *ListKeysRequest) GetFromSlot() uint32 {
+	if x != nil {
+		return x.FromSlot
+	}
+	return 0
+}
+
+func (x *ListKeysRequest) GetToSlot() uint32 {
+	if x != nil {
+		return x.ToSlot
+	}
+	return 0
+}
+
+func (x *ListKeysRequest) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListKeysRequest) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *ListKeysRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*ListedKey           `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The range was looked through to its end; else up to the key last, with or without the prefix.
+	Complete      bool   `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	Last          []byte `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysResponse) Reset() {
+	*x = ListKeysResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysResponse) ProtoMessage() {}
+
+func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListKeysResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListKeysResponse) GetKeys() []*ListedKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListKeysResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *ListKeysResponse) GetLast() []byte {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+type ListedKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// It has tombstones alone.
+	Deleted       bool `protobuf:"varint,2,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedKey) Reset() {
+	*x = ListedKey{}
+	mi := &file_storage_v1_storage_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedKey) ProtoMessage() {}
+
+func (x *ListedKey) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedKey.ProtoReflect.Descriptor instead.
+func (*ListedKey) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListedKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ListedKey) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2501,7 +2703,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_storage_v1_storage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2715,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_storage_v1_storage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2728,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{31}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{34}
 }
 
 type GetNodeResponse struct {
@@ -2555,7 +2757,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_storage_v1_storage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +2769,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_storage_v1_storage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +2782,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{32}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetNodeResponse) GetId() []byte {
@@ -2861,7 +3063,21 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x0fCollectResponse\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\fR\x04life\x12\x1a\n" +
 	"\bholdings\x18\x02 \x01(\fR\bholdings\x12\x14\n" +
-	"\x05moves\x18\x03 \x03(\rR\x05moves\"\x10\n" +
+	"\x05moves\x18\x03 \x03(\rR\x05moves\"\xc3\x01\n" +
+	"\x0fListKeysRequest\x126\n" +
+	"\x06layout\x18\x01 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1b\n" +
+	"\tfrom_slot\x18\x02 \x01(\rR\bfromSlot\x12\x17\n" +
+	"\ato_slot\x18\x03 \x01(\rR\x06toSlot\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\fR\x05after\x12\x16\n" +
+	"\x06prefix\x18\x05 \x01(\fR\x06prefix\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\"u\n" +
+	"\x10ListKeysResponse\x121\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1d.dotring.storage.v1.ListedKeyR\x04keys\x12\x1a\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\fR\x04last\"7\n" +
+	"\tListedKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted\"\x10\n" +
 	"\x0eGetNodeRequest\"\xe7\x03\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -2916,7 +3132,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x18COLLECT_STEP_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14COLLECT_STEP_CONFIRM\x10\x01\x12\x15\n" +
 	"\x11COLLECT_STEP_MARK\x10\x02\x12\x17\n" +
-	"\x13COLLECT_STEP_REMOVE\x10\x032\xe5\a\n" +
+	"\x13COLLECT_STEP_REMOVE\x10\x032\xbc\b\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
@@ -2929,7 +3145,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12U\n" +
 	"\bGetTasks\x12#.dotring.storage.v1.GetTasksRequest\x1a$.dotring.storage.v1.GetTasksResponse\x12R\n" +
 	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12R\n" +
-	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponseB;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
+	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponse\x12U\n" +
+	"\bListKeys\x12#.dotring.storage.v1.ListKeysRequest\x1a$.dotring.storage.v1.ListKeysResponseB;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
 
 var (
 	file_storage_v1_storage_proto_rawDescOnce sync.Once
@@ -2944,7 +3161,7 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
@@ -2981,8 +3198,11 @@ var file_storage_v1_storage_proto_goTypes = []any{
 	(*CollectRequest)(nil),       // 32: dotring.storage.v1.CollectRequest
 	(*TombstoneName)(nil),        // 33: dotring.storage.v1.TombstoneName
 	(*CollectResponse)(nil),      // 34: dotring.storage.v1.CollectResponse
-	(*GetNodeRequest)(nil),       // 35: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 36: dotring.storage.v1.GetNodeResponse
+	(*ListKeysRequest)(nil),      // 35: dotring.storage.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),     // 36: dotring.storage.v1.ListKeysResponse
+	(*ListedKey)(nil),            // 37: dotring.storage.v1.ListedKey
+	(*GetNodeRequest)(nil),       // 38: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 39: dotring.storage.v1.GetNodeResponse
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
 	4,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
@@ -3008,37 +3228,41 @@ var file_storage_v1_storage_proto_depIdxs = []int32{
 	4,  // 20: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
 	3,  // 21: dotring.storage.v1.CollectRequest.step:type_name -> dotring.storage.v1.CollectStep
 	33, // 22: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
-	4,  // 23: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	4,  // 24: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	6,  // 25: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	9,  // 26: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	11, // 27: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	14, // 28: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	16, // 29: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	19, // 30: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
-	21, // 31: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
-	23, // 32: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
-	26, // 33: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
-	28, // 34: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
-	32, // 35: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
-	35, // 36: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	6,  // 37: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	10, // 38: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	12, // 39: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	15, // 40: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	17, // 41: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	20, // 42: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
-	22, // 43: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
-	24, // 44: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
-	27, // 45: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
-	29, // 46: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
-	34, // 47: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
-	36, // 48: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	37, // [37:49] is the sub-list for method output_type
-	25, // [25:37] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	4,  // 23: dotring.storage.v1.ListKeysRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	37, // 24: dotring.storage.v1.ListKeysResponse.keys:type_name -> dotring.storage.v1.ListedKey
+	4,  // 25: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	4,  // 26: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	6,  // 27: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	9,  // 28: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	11, // 29: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	14, // 30: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	16, // 31: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	19, // 32: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	21, // 33: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	23, // 34: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	26, // 35: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	28, // 36: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
+	32, // 37: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
+	38, // 38: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	35, // 39: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
+	6,  // 40: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	10, // 41: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	12, // 42: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	15, // 43: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	17, // 44: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	20, // 45: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	22, // 46: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	24, // 47: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	27, // 48: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	29, // 49: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
+	34, // 50: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
+	39, // 51: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	36, // 52: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
+	40, // [40:53] is the sub-list for method output_type
+	27, // [27:40] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -3052,7 +3276,7 @@ func file_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   33,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

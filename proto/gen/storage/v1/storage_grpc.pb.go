@@ -34,6 +34,7 @@ const (
 	Storage_GetTasks_FullMethodName     = "/dotring.storage.v1.Storage/GetTasks"
 	Storage_Collect_FullMethodName      = "/dotring.storage.v1.Storage/Collect"
 	Storage_GetNode_FullMethodName      = "/dotring.storage.v1.Storage/GetNode"
+	Storage_ListKeys_FullMethodName     = "/dotring.storage.v1.Storage/ListKeys"
 )
 
 // StorageClient is the client API for Storage service.
@@ -66,6 +67,8 @@ type StorageClient interface {
 	Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
+	// ListKeys returns keys of a range that begin with a prefix, by slot and hash, from a bounded scan.
+	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
 }
 
 type storageClient struct {
@@ -226,6 +229,16 @@ func (c *storageClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ..
 	return out, nil
 }
 
+func (c *storageClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKeysResponse)
+	err := c.cc.Invoke(ctx, Storage_ListKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StorageServer is the server API for Storage service.
 // All implementations must embed UnimplementedStorageServer
 // for forward compatibility.
@@ -256,6 +269,8 @@ type StorageServer interface {
 	Collect(context.Context, *CollectRequest) (*CollectResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
+	// ListKeys returns keys of a range that begin with a prefix, by slot and hash, from a bounded scan.
+	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	mustEmbedUnimplementedStorageServer()
 }
 
@@ -301,6 +316,9 @@ func (UnimplementedStorageServer) Collect(context.Context, *CollectRequest) (*Co
 }
 func (UnimplementedStorageServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
+}
+func (UnimplementedStorageServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
 }
 func (UnimplementedStorageServer) mustEmbedUnimplementedStorageServer() {}
 func (UnimplementedStorageServer) testEmbeddedByValue()                 {}
@@ -507,6 +525,24 @@ func _Storage_GetNode_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Storage_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).ListKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_ListKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).ListKeys(ctx, req.(*ListKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Storage_ServiceDesc is the grpc.ServiceDesc for Storage service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -545,6 +581,10 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetNode",
 			Handler:    _Storage_GetNode_Handler,
+		},
+		{
+			MethodName: "ListKeys",
+			Handler:    _Storage_ListKeys_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
