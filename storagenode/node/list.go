@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -11,6 +12,7 @@ import (
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/kv"
 )
 
 const (
@@ -37,8 +39,8 @@ func (s *service) ListKeys(ctx context.Context, req *storagev1.ListKeysRequest) 
 		return nil, status.Errorf(codes.FailedPrecondition, "layout %s is not in use any more", id)
 	case !n.ownsAll(id, r):
 		return nil, status.Errorf(codes.FailedPrecondition, "%s is not all owned here in layout %s", r, id)
-	case n.doubt.In():
-		return nil, status.Error(codes.Unavailable, "this node's disk lost data and is being refilled")
+	case n.inDoubt():
+		return nil, status.Error(codes.DataLoss, "this node's disk lost data and is being refilled")
 	}
 	select {
 	case n.lists <- struct{}{}:
@@ -93,6 +95,9 @@ func (n *Node) listKeys(ctx context.Context, r ring.Range, req *storagev1.ListKe
 		out.Keys = append(out.Keys, &storagev1.ListedKey{Key: bytes.Clone(key), Deleted: deleted})
 		return true, nil
 	})
+	if errors.Is(err, kv.ErrDoubted) {
+		return nil, status.Error(codes.DataLoss, err.Error())
+	}
 	if err != nil {
 		n.log.Warn().Err(err).Stringer("range", r).Msg("range not read for a listing")
 		return nil, status.Errorf(codes.Internal, "read range: %v", err)
