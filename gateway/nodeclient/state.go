@@ -133,12 +133,13 @@ func membersOf(told []*storagev1.Member) map[ring.NodeID]Member {
 	return out
 }
 
-// wanted lists the nodes to be connected to: the members of the live layouts whose addresses are known.
+// wanted lists the nodes to be connected to: the members of the live layouts whose addresses are known, but for those marked
+// dead, whose answers count for nothing.
 func (s *State) wanted() map[ring.NodeID]string {
 	out := make(map[ring.NodeID]string)
 	for _, l := range s.Live {
 		for _, m := range l.Members() {
-			if addr := s.Members[m.ID].GRPCAddr; addr != "" {
+			if addr := s.Members[m.ID].GRPCAddr; addr != "" && !s.View.IsDead(m.ID) {
 				out[m.ID] = addr
 			}
 		}

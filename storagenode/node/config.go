@@ -69,6 +69,10 @@ type Config struct {
 	// are on their way for half of it are refused. At least collect.MinGrace, the same at all nodes. Default 24 h.
 	TombstoneGrace time.Duration
 
+	// DeadAfter is how long a member may be away before the others remove it for good, if that is safe; 0 for never, else 1 s to 30 days.
+	// Default 10 minutes. After half of it a node that heard from no majority of the members refuses reads.
+	DeadAfter time.Duration
+
 	// GossipInterval is the time between probes of other members, 100 ms to 1 minute. Default 1 s.
 	GossipInterval time.Duration
 	// GossipKeyFile holds a JSON array of base64 keys, the first encrypts. Empty: gossip is in the clear.
@@ -101,7 +105,7 @@ func Default() Config {
 		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
 		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
 		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour, TombstoneGrace: 24 * time.Hour,
-		AntiEntropyInterval: time.Minute, GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
+		AntiEntropyInterval: time.Minute, DeadAfter: 10 * time.Minute, GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
 		Workers: 32, QueueMax: 16384, DrainWait: 10 * time.Second,
 	}
 }
@@ -130,6 +134,7 @@ func (c Config) Validate() error {
 		"engine: %q is none of %q, %q, %q", c.Engine, EngineLevelDB, EnginePebble, EngineMemory)
 	f.add(c.AntiEntropyInterval >= 100*time.Millisecond && c.AntiEntropyInterval <= time.Hour,
 		"anti-entropy-interval: %v is not between 100ms and 1h", c.AntiEntropyInterval)
+	f.add(c.DeadAfter == 0 || c.DeadAfter >= time.Second && c.DeadAfter <= 30*24*time.Hour, "dead-after: %v is neither 0 nor between 1s and 30 days", c.DeadAfter)
 	f.add(c.GossipInterval >= 100*time.Millisecond && c.GossipInterval <= time.Minute,
 		"gossip-interval: %v is not between 100ms and 1m", c.GossipInterval)
 	f.add(c.HintBytesMax >= 0, "hint-bytes-max: %d is negative", c.HintBytesMax)

@@ -38,7 +38,7 @@ func (s *service) Exchange(st grpc.BidiStreamingServer[storagev1.Frame, storagev
 
 // ExchangeView merges the caller's view and answers with the union.
 func (s *service) ExchangeView(_ context.Context, req *storagev1.ExchangeViewRequest) (*storagev1.ExchangeViewResponse, error) {
-	b, err := s.node.driver.Answer(req.GetView())
+	b, err := s.node.driver.Answer(sender(req.GetFrom()), req.GetView())
 	switch {
 	case errors.Is(err, ring.ErrForeignCluster):
 		var theirs ring.ClusterID
@@ -51,6 +51,14 @@ func (s *service) ExchangeView(_ context.Context, req *storagev1.ExchangeViewReq
 		return nil, status.Errorf(codes.InvalidArgument, "view: %v", err)
 	}
 	return &storagev1.ExchangeViewResponse{View: b}, nil
+}
+
+// sender reads the id of a node, zero where it is malformed: nobody's.
+func sender(b []byte) (id ring.NodeID) {
+	if len(b) == len(id) {
+		copy(id[:], b)
+	}
+	return id
 }
 
 func hexID(b []byte) string {
@@ -236,6 +244,8 @@ func (n *Node) describe() string {
 		return "reopening"
 	case n.store.Doubts().Any():
 		return "refilling"
+	case n.state.Removed():
+		return "removed"
 	default:
 		return "ready"
 	}

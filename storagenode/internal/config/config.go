@@ -60,6 +60,8 @@ type flags struct {
 
 	TombstoneGrace *string `help:"How long a deletion is the same at all its owners before it may be removed, if nothing else forbids it (24h). The same at all nodes." placeholder:"DURATION"`
 
+	DeadAfter *string `help:"How long a member may be away before it is removed for good, 0 for never (10m)." placeholder:"DURATION"`
+
 	AntiEntropyInterval *string `help:"Time between comparisons with each other owner of the same data (1m)." placeholder:"DURATION"`
 
 	GossipInterval *string `help:"Time between probes of other nodes (1s)." placeholder:"DURATION"`
@@ -307,6 +309,7 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 	})
 	c.duration("join-wait", f.JoinWait, &n.JoinWait)
 	c.duration("anti-entropy-interval", f.AntiEntropyInterval, &n.AntiEntropyInterval)
+	c.duration("dead-after", f.DeadAfter, &n.DeadAfter)
 	c.duration("gossip-interval", f.GossipInterval, &n.GossipInterval)
 	c.size("hint-bytes-max", f.HintBytesMax, &n.HintBytesMax)
 	c.duration("tombstone-grace", f.TombstoneGrace, &n.TombstoneGrace)

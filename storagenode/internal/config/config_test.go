@@ -91,7 +91,7 @@ func TestFaults(t *testing.T) {
 	}{
 		"nothing":           {args: []string{}, faults: []string{"name:", "data-dir:"}},
 		"unknown flag":      {args: []string{"--fool"}, faults: []string{"unknown flag --fool"}},
-		"unbuilt mechanism": {args: []string{"--dead-after", "10m"}, faults: []string{"unknown flag --dead-after"}},
+		"unbuilt mechanism": {args: []string{"--transfer-rate", "1MiB"}, faults: []string{"unknown flag --transfer-rate"}},
 		"half of TLS":       {args: append(slices.Clone(required), "--tls-cert", "x"), faults: []string{"--tls-ca belong together"}},
 		"stray argument":    {args: []string{"extra"}, faults: []string{"unexpected argument extra"}},
 		"many": {
@@ -149,7 +149,7 @@ func TestEveryFlagIsUsed(t *testing.T) {
 		"gossip-addr": "127.0.0.1:3", "advertise-gossip-addr": "127.0.0.1:4", "admin-addr": "127.0.0.1:5", "advertise-admin-addr": "127.0.0.1:6",
 		"join": "127.0.0.1:7", "join-wait": "7s", "zone": "z", "weight": "2", "engine": "memory", "sync": "interval", "compaction-rate": "8MiB",
 		"gossip-interval": "2s", "gossip-key-file": "k", "replicas": "5", "min-write": "3", "insecure": "true", "log-level": "warn",
-		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "tombstone-grace": "1h", "anti-entropy-interval": "2s",
+		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "tombstone-grace": "1h", "anti-entropy-interval": "2s", "dead-after": "1h",
 		"tls-cert": "other", "tls-key": "other", "tls-ca": "other",
 	}
 	environment := env(map[string]string{"DOTRING_NAME": "n1", "DOTRING_DATA_DIR": "/tmp/x", "DOTRING_TLS_CERT": "c", "DOTRING_TLS_KEY": "k", "DOTRING_TLS_CA": "a"})

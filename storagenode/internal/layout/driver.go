@@ -89,7 +89,9 @@ type Config struct {
 	// JoinWait is how long the node waits to reach all it was told to join. Reached says whether it has, and whether it
 	// has tried each of them at least once.
 	JoinWait time.Duration
-	Reached  func() (all, tried bool)
+	// DeadAfter is how long a member is away before it is removed for good, 0 for never.
+	DeadAfter time.Duration
+	Reached   func() (all, tried bool)
 
 	State   *State
 	Doubts  Doubtful
@@ -132,6 +134,9 @@ type Driver struct {
 	stuck     stuck
 	published uint64 // hash of the view last told to some
 	retryMeet bool   // an exchange was put off
+
+	awaySince     map[ring.NodeID]time.Time // members that gossip does not see alive
+	heardMajority time.Time
 }
 
 type joiner struct {
@@ -155,7 +160,7 @@ func New(cfg Config) (*Driver, error) {
 	return &Driver{
 		cfg: cfg, log: cfg.Logger, metrics: m, wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
 		joiners: make(map[ring.NodeID]joiner), told: make(map[ring.NodeID]uint64), busy: make(map[ring.NodeID]bool),
-		asked: make(map[ring.NodeID]time.Time), refused: make(map[string]bool),
+		asked: make(map[ring.NodeID]time.Time), refused: make(map[string]bool), awaySince: make(map[ring.NodeID]time.Time),
 	}, nil
 }
 
@@ -173,6 +178,7 @@ func (d *Driver) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	d.started = time.Now()
+	d.heardMajority = d.started
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -199,7 +205,7 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 	if d.cfg.State.Known() == nil {
 		d.found(ctx, now)
 	}
-	if k := d.cfg.State.Known(); k != nil && !k.IsMember(d.cfg.Self.ID) {
+	if k := d.cfg.State.Known(); k != nil && !k.IsMember(d.cfg.Self.ID) && !d.hasLeft(k) {
 		d.join(ctx, now, k.Cluster)
 	}
 	if d.joining || d.cfg.State.Known() == nil || now.Before(d.joinAt) {
@@ -211,6 +217,7 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 	if !d.steps(ctx) {
 		soon(stepRetry)
 	}
+	d.watchAway(ctx, now)
 	soon(d.propose(ctx, now))
 	if err := d.cfg.State.Persist(ctx); err != nil && ctx.Err() == nil {
 		d.log.Warn().Err(err).Msg("view not stored, trying again")
@@ -402,7 +409,7 @@ func (d *Driver) adopt(ctx context.Context, peer Peer, b []byte) {
 }
 
 func (d *Driver) merge(peer Peer, v *ring.View) {
-	_, err := d.cfg.State.Merge(v)
+	_, err := d.cfg.State.MergeFrom(peer.ID, v)
 	switch {
 	case errors.Is(err, ring.ErrForeignCluster):
 		d.Foreign(peer.Name, v.Cluster())
@@ -442,11 +449,16 @@ func (d *Driver) steps(ctx context.Context) bool {
 			return true
 		case ring.StepAck:
 			err = d.cfg.State.Acknowledge(ctx, step.Layout.ID())
+		case ring.StepConfirm:
+			err = d.cfg.State.Confirm(ctx, step.Dead)
 		case ring.StepSwitch:
 			err = d.cfg.State.Switch(ctx, step.Layout.ID())
 		case ring.StepSync:
 			if d.cfg.Doubts.Doubts().Any() {
 				return true // it counts itself as one that was pulled from, which it must not while it may lack records
+			}
+			if d.waitsForLoss(step) {
+				return true
 			}
 			if d.sync == nil {
 				d.sync = d.startPulls(ctx, step.Layout.ID(), coalesce(step.Pulls), "sync")
@@ -466,6 +478,24 @@ func (d *Driver) steps(ctx context.Context) bool {
 		d.metrics.steps.WithLabelValues(step.Kind.String()).Inc()
 	}
 	return true
+}
+
+// waitsForLoss tells that too few sources are left for some ranges, and says so once.
+func (d *Driver) waitsForLoss(step ring.Step) bool {
+	short := 0
+	for _, p := range step.Pulls {
+		if len(p.Sources) < p.Need {
+			short++
+		}
+	}
+	d.metrics.short.Set(float64(short))
+	if short > 0 {
+		d.complain("short/"+step.Layout.ID().String(), func(e *zerolog.Event) {
+			e.Stringer("layout", step.Layout.ID()).Int("ranges", short).
+				Msg("too few sources are left to be sure of every acknowledged write: the change waits until a removal accepts the loss")
+		})
+	}
+	return short > 0
 }
 
 // RequestJoin notes that a node wants to be a member. It is proposed with others once the layout is settled. Safe for
@@ -506,7 +536,7 @@ func (d *Driver) propose(ctx context.Context, now time.Time) time.Duration {
 	var changes []ring.Change
 	oldest := now
 	for id, j := range d.joiners {
-		if now.Sub(j.last) > joinForget || k != nil && k.IsMember(id) {
+		if now.Sub(j.last) > joinForget || k != nil && (k.IsMember(id) || k.IsDead(id)) {
 			delete(d.joiners, id)
 			continue
 		}
@@ -514,6 +544,9 @@ func (d *Driver) propose(ctx context.Context, now time.Time) time.Duration {
 		changes = append(changes, ring.Change{Kind: ring.ChangeJoin, Member: j.member})
 	}
 	d.mu.Unlock()
+	if k != nil && !k.IsDead(d.cfg.Self.ID) && len(k.Removals) > 0 {
+		changes, oldest = append(changes, k.Removals...), time.Time{}
+	}
 	if len(changes) == 0 || k == nil || !k.IsSettled() {
 		return tick
 	}
@@ -528,10 +561,10 @@ func (d *Driver) propose(ctx context.Context, now time.Time) time.Duration {
 	case errors.Is(err, ring.ErrUnsettled), errors.Is(err, ring.ErrNoChange):
 		return tick
 	case err != nil:
-		d.log.Error().Err(err).Int("joiners", len(changes)).Msg("layout not proposed")
+		d.log.Error().Err(err).Int("changes", len(changes)).Msg("layout not proposed")
 		return tick
 	}
-	d.log.Info().Stringer("layout", l.ID()).Int("joiners", len(changes)).Int("members", len(l.Members())).Msg("layout proposed")
+	d.log.Info().Stringer("layout", l.ID()).Int("changes", len(changes)).Int("members", len(l.Members())).Msg("layout proposed")
 	return 0
 }
 

@@ -376,7 +376,7 @@ func TestForeignGossipIsRefused(t *testing.T) {
 		if testutil.ToFloat64(one.driver.metrics.foreign) != 1 {
 			t.Error("the metric does not show it")
 		}
-		if _, err := one.driver.Answer(two.state.Encoded()); !errors.Is(err, ring.ErrForeignCluster) {
+		if _, err := one.driver.Answer(nodeID(2), two.state.Encoded()); !errors.Is(err, ring.ErrForeignCluster) {
 			t.Errorf("a foreign view is answered %v", err)
 		}
 	})

@@ -13,6 +13,8 @@ type metrics struct {
 	lastResorts   prometheus.Counter
 	foreign       prometheus.Gauge
 	refused       prometheus.Counter
+	removals      prometheus.Counter
+	short         prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
@@ -39,6 +41,12 @@ func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
 		foreign: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "dotring_node_foreign_members", Help: "Living members in gossip that belong to another cluster.",
 		}),
+		removals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dotring_node_members_removed_total", Help: "Members that this node removed for good because they were away for too long.",
+		}),
+		short: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "dotring_node_layout_short_ranges", Help: "Ranges that a layout change cannot sync, since too few sources are left.",
+		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "dotring_node_refused_peers_total", Help: "Peers refused for belonging to another cluster or for this node's own identity.",
 		}),
@@ -51,7 +59,7 @@ func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
 			return 0
 		})
 	}
-	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.pulls, m.pulledRecords, m.pulledBytes, m.lastResorts, m.foreign, m.refused,
+	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.pulls, m.pulledRecords, m.pulledBytes, m.lastResorts, m.foreign, m.refused, m.removals, m.short,
 		epoch("dotring_node_layout_settled_epoch", "Epoch of the settled layout, 0 while there is none.", func(k *Known) uint64 { return k.Settled.ID().Epoch }),
 		epoch("dotring_node_layout_newest_epoch", "Epoch of the newest layout known, 0 while there is none.", func(k *Known) uint64 { return k.Newest.ID().Epoch }),
 		epoch("dotring_node_layout_read_epoch", "Epoch of the layout that reads use, 0 while there is none.", func(k *Known) uint64 { return k.Read.ID().Epoch }),

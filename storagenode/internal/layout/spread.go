@@ -125,7 +125,7 @@ func (d *Driver) exchange(ctx context.Context, now time.Time, m membership.Membe
 
 // Answer takes in a view that a peer sent and returns the union's bytes, nil where this node has none. Safe for
 // concurrent use.
-func (d *Driver) Answer(b []byte) ([]byte, error) {
+func (d *Driver) Answer(from ring.NodeID, b []byte) ([]byte, error) {
 	if len(b) > 0 {
 		var settled *ring.Layout
 		if k := d.cfg.State.Known(); k != nil {
@@ -135,7 +135,7 @@ func (d *Driver) Answer(b []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := d.cfg.State.Merge(v); err != nil {
+		if _, err := d.cfg.State.MergeFrom(from, v); err != nil {
 			return nil, err
 		}
 	}

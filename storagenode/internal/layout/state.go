@@ -41,6 +41,15 @@ type Known struct {
 	Newest  *ring.Layout
 	Read    *ring.Layout  // the one that reads use
 	Synced  ring.LayoutID // the newest one that this node is known to have synced, zero for none
+
+	Dead     []ring.NodeID // whoever is marked dead, sorted
+	Removals []ring.Change // see ring.View.Removals
+}
+
+// IsDead says whether id is marked dead.
+func (k *Known) IsDead(id ring.NodeID) bool {
+	_, dead := slices.BinarySearchFunc(k.Dead, id, ring.NodeID.Compare)
+	return dead
 }
 
 // IsSettled says whether no change is under way.
@@ -67,6 +76,9 @@ type State struct {
 	fence atomic.Pointer[ring.Fence] // stored only under admit's write lock
 
 	promised atomic.Pointer[ring.Fence] // the fence that is durable
+
+	removed atomic.Bool // this node is marked dead
+	cutOff  atomic.Bool // it heard of no majority for long
 
 	known atomic.Pointer[Known] // nil while the node has no view
 
@@ -145,7 +157,9 @@ func (s *State) View() *ring.View {
 // publishLocked makes the view that was just changed visible. The caller holds mu.
 func (s *State) publishLocked() {
 	v := s.view
-	k := &Known{Cluster: v.Cluster(), Encoded: v.Encode(), Hash: v.Hash(), Settled: v.Settled(), Newest: v.Newest(), Read: v.ReadLayout()}
+	k := &Known{Cluster: v.Cluster(), Encoded: v.Encode(), Hash: v.Hash(), Settled: v.Settled(), Newest: v.Newest(), Read: v.ReadLayout(),
+		Dead: v.Dead(), Removals: v.Removals()}
+	s.removed.Store(v.IsDead(s.self))
 	if _, in := k.Settled.Member(s.self); in {
 		k.Synced = k.Settled.ID()
 	}
@@ -163,7 +177,7 @@ func (s *State) publishLocked() {
 // the write in the store and then calls EndWrite; it must not wait for anything but the store in between.
 func (s *State) BeginWrite(live []ring.LayoutID) bool {
 	s.admit.RLock()
-	if s.fence.Load().AdmitWrite(live) {
+	if !s.removed.Load() && s.fence.Load().AdmitWrite(live) {
 		return true
 	}
 	s.admit.RUnlock()
@@ -174,7 +188,18 @@ func (s *State) BeginWrite(live []ring.LayoutID) bool {
 func (s *State) EndWrite() { s.admit.RUnlock() }
 
 // AdmitRead says whether a read that uses this layout may be answered.
-func (s *State) AdmitRead(id ring.LayoutID) bool { return s.fence.Load().AdmitRead(id) }
+func (s *State) AdmitRead(id ring.LayoutID) bool {
+	return !s.removed.Load() && !s.cutOff.Load() && s.fence.Load().AdmitRead(id)
+}
+
+// Removed says whether this node is marked dead: it must not serve, nor give away what it holds.
+func (s *State) Removed() bool { return s.removed.Load() }
+
+// SetCutOff says whether the node has heard from no majority for so long that it may have been removed, and returns what was said before.
+func (s *State) SetCutOff(now bool) (before bool) { return s.cutOff.Swap(now) }
+
+// CutOff says what SetCutOff said last.
+func (s *State) CutOff() bool { return s.cutOff.Load() }
 
 // Cluster returns the cluster's id, zero while the node belongs to none.
 func (s *State) Cluster() ring.ClusterID {
@@ -195,7 +220,7 @@ func (s *State) Encoded() []byte {
 // Owns says whether reads use this node for the slot, as far as it knows.
 func (s *State) Owns(slot ring.Slot) bool {
 	k := s.known.Load()
-	return k != nil && k.Read.Owns(s.self, slot)
+	return k != nil && !s.removed.Load() && k.Read.Owns(s.self, slot)
 }
 
 // Ready says whether the node knows a settled layout that it is part of.
@@ -205,7 +230,7 @@ func (s *State) Ready() bool {
 		return false
 	}
 	_, in := k.Settled.Member(s.self)
-	return in
+	return in && !s.removed.Load()
 }
 
 // Merge adds what another knows. It fails with ring.ErrForeignCluster, and changes nothing, where that is another
@@ -221,6 +246,19 @@ func (s *State) Merge(o *ring.View) (changed bool, err error) {
 		s.publishLocked()
 	}
 	return changed, err
+}
+
+// MergeFrom merges what the node from sent, unless it counts for nothing: a member marked dead, or a stranger that knows no
+// newer settled layout.
+func (s *State) MergeFrom(from ring.NodeID, o *ring.View) (changed bool, err error) {
+	s.mu.Lock()
+	trusted := s.view == nil || s.view.Cluster() != o.Cluster() || s.view.Trusts(from) ||
+		!s.view.IsDead(from) && s.view.Newest().ID().Epoch < o.Settled().ID().Epoch
+	s.mu.Unlock()
+	if !trusted {
+		return false, nil
+	}
+	return s.Merge(o)
 }
 
 // put stores small state and waits until it is durable.
@@ -314,6 +352,11 @@ func (s *State) Acknowledge(ctx context.Context, l ring.LayoutID) error {
 	return s.mark(ctx, func(v *ring.View) { v.MarkAcked(l, s.self) })
 }
 
+// Confirm promises to take no more views from a member that is marked dead.
+func (s *State) Confirm(ctx context.Context, dead ring.NodeID) error {
+	return s.mark(ctx, func(v *ring.View) { v.ConfirmDead(dead, s.self) })
+}
+
 // Synced records that all pulls for l are durable here.
 func (s *State) Synced(ctx context.Context, l ring.LayoutID) error {
 	return s.mark(ctx, func(v *ring.View) { v.MarkSynced(l, s.self) })
@@ -329,20 +372,29 @@ func (s *State) Switch(ctx context.Context, l ring.LayoutID) error {
 }
 
 // Propose puts changes on the settled layout, with tokens as the planner chooses them. It fails with ring.ErrUnsettled where a change is under way.
-func (s *State) Propose(ctx context.Context, changes []ring.Change) (*ring.Layout, error) {
+func (s *State) Propose(ctx context.Context, changes []ring.Change) (l *ring.Layout, err error) {
+	err = s.Update(ctx, func(v *ring.View) error {
+		l, err = v.Propose(planner.Plan(v.Settled(), changes))
+		return err
+	})
+	return l, err
+}
+
+// Update changes the view as change does a copy of it, durably before anyone sees it. Nothing changes where change fails. It
+// fails with ring.ErrUnsettled where there is no view.
+func (s *State) Update(ctx context.Context, change func(*ring.View) error) error {
 	v := s.View()
 	if v == nil {
-		return nil, ring.ErrUnsettled
+		return ring.ErrUnsettled
 	}
-	l, err := v.Propose(planner.Plan(v.Settled(), changes))
-	if err != nil {
-		return nil, err
+	if err := change(v); err != nil {
+		return err
 	}
 	if err := s.put(ctx, metaView, v.Encode()); err != nil {
-		return nil, err
+		return err
 	}
-	_, err = s.Merge(v)
-	return l, err
+	_, err := s.Merge(v)
+	return err
 }
 
 // Persist stores the view where it changed since it was last stored.

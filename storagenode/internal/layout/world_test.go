@@ -174,7 +174,7 @@ func (f *fakeNode) ExchangeView(_ context.Context, to Peer, view []byte) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	return n.driver.Answer(view)
+	return n.driver.Answer(f.id, view)
 }
 
 func (f *fakeNode) Join(_ context.Context, to Peer, _ ring.ClusterID, me ring.Member) ([]byte, error) {

@@ -285,6 +285,68 @@ func (CollectStep) EnumDescriptor() ([]byte, []int) {
 	return file_storage_v1_storage_proto_rawDescGZIP(), []int{3}
 }
 
+type LayoutChange int32
+
+const (
+	LayoutChange_LAYOUT_CHANGE_UNSPECIFIED LayoutChange = 0
+	// A living member hands over what it holds, and leaves.
+	LayoutChange_LAYOUT_CHANGE_LEAVE LayoutChange = 1
+	// A member that is gone for good, with its data, is marked dead and loses its tokens.
+	LayoutChange_LAYOUT_CHANGE_REMOVE LayoutChange = 2
+	// A node that is no member takes the place of a member, dead or alive.
+	LayoutChange_LAYOUT_CHANGE_REPLACE LayoutChange = 3
+	LayoutChange_LAYOUT_CHANGE_WEIGHT  LayoutChange = 4
+	// What is under way is given up, but for removals.
+	LayoutChange_LAYOUT_CHANGE_ABORT LayoutChange = 5
+)
+
+// Enum value maps for LayoutChange.
+var (
+	LayoutChange_name = map[int32]string{
+		0: "LAYOUT_CHANGE_UNSPECIFIED",
+		1: "LAYOUT_CHANGE_LEAVE",
+		2: "LAYOUT_CHANGE_REMOVE",
+		3: "LAYOUT_CHANGE_REPLACE",
+		4: "LAYOUT_CHANGE_WEIGHT",
+		5: "LAYOUT_CHANGE_ABORT",
+	}
+	LayoutChange_value = map[string]int32{
+		"LAYOUT_CHANGE_UNSPECIFIED": 0,
+		"LAYOUT_CHANGE_LEAVE":       1,
+		"LAYOUT_CHANGE_REMOVE":      2,
+		"LAYOUT_CHANGE_REPLACE":     3,
+		"LAYOUT_CHANGE_WEIGHT":      4,
+		"LAYOUT_CHANGE_ABORT":       5,
+	}
+)
+
+func (x LayoutChange) Enum() *LayoutChange {
+	p := new(LayoutChange)
+	*p = x
+	return p
+}
+
+func (x LayoutChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LayoutChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_storage_v1_storage_proto_enumTypes[4].Descriptor()
+}
+
+func (LayoutChange) Type() protoreflect.EnumType {
+	return &file_storage_v1_storage_proto_enumTypes[4]
+}
+
+func (x LayoutChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LayoutChange.Descriptor instead.
+func (LayoutChange) EnumDescriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{4}
+}
+
 // LayoutName names a layout.
 type LayoutName struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2695,6 +2757,209 @@ func (x *ListedKey) GetDeleted() bool {
 	return false
 }
 
+type ChangeLayoutRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Change LayoutChange           `protobuf:"varint,1,opt,name=change,proto3,enum=dotring.storage.v1.LayoutChange" json:"change,omitempty"`
+	// The member it is about (16 bytes); empty for an abort.
+	Node []byte `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// REPLACE: who takes its place (16 bytes).
+	By []byte `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	// WEIGHT.
+	Weight float64 `protobuf:"fixed64,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	// REMOVE, REPLACE: go on where too few sources are left for some slots.
+	AcceptLoss    bool `protobuf:"varint,5,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	DryRun        bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeLayoutRequest) Reset() {
+	*x = ChangeLayoutRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeLayoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeLayoutRequest) ProtoMessage() {}
+
+func (x *ChangeLayoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeLayoutRequest.ProtoReflect.Descriptor instead.
+func (*ChangeLayoutRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ChangeLayoutRequest) GetChange() LayoutChange {
+	if x != nil {
+		return x.Change
+	}
+	return LayoutChange_LAYOUT_CHANGE_UNSPECIFIED
+}
+
+func (x *ChangeLayoutRequest) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *ChangeLayoutRequest) GetBy() []byte {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *ChangeLayoutRequest) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *ChangeLayoutRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+func (x *ChangeLayoutRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ChangeLayoutResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The layout that is under way then, or would be.
+	Layout *LayoutName `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`
+	// What each member gains.
+	Gained []*SlotGain `protobuf:"bytes,2,rep,name=gained,proto3" json:"gained,omitempty"`
+	// Slots for which too few sources are left to be sure of every acknowledged write: the change waits until the loss is accepted.
+	ShortSlots    uint32 `protobuf:"varint,3,opt,name=short_slots,json=shortSlots,proto3" json:"short_slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeLayoutResponse) Reset() {
+	*x = ChangeLayoutResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeLayoutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeLayoutResponse) ProtoMessage() {}
+
+func (x *ChangeLayoutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeLayoutResponse.ProtoReflect.Descriptor instead.
+func (*ChangeLayoutResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ChangeLayoutResponse) GetLayout() *LayoutName {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *ChangeLayoutResponse) GetGained() []*SlotGain {
+	if x != nil {
+		return x.Gained
+	}
+	return nil
+}
+
+func (x *ChangeLayoutResponse) GetShortSlots() uint32 {
+	if x != nil {
+		return x.ShortSlots
+	}
+	return 0
+}
+
+type SlotGain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Slots         uint32                 `protobuf:"varint,2,opt,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotGain) Reset() {
+	*x = SlotGain{}
+	mi := &file_storage_v1_storage_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotGain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotGain) ProtoMessage() {}
+
+func (x *SlotGain) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotGain.ProtoReflect.Descriptor instead.
+func (*SlotGain) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SlotGain) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *SlotGain) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2703,7 +2968,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_storage_v1_storage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2980,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_storage_v1_storage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2993,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{34}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{37}
 }
 
 type GetNodeResponse struct {
@@ -2757,7 +3022,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_storage_v1_storage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +3034,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_storage_v1_storage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +3047,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{35}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetNodeResponse) GetId() []byte {
@@ -3077,7 +3342,23 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04last\x18\x03 \x01(\fR\x04last\"7\n" +
 	"\tListedKey\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
-	"\adeleted\x18\x02 \x01(\bR\adeleted\"\x10\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted\"\xc5\x01\n" +
+	"\x13ChangeLayoutRequest\x128\n" +
+	"\x06change\x18\x01 \x01(\x0e2 .dotring.storage.v1.LayoutChangeR\x06change\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\fR\x04node\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\fR\x02by\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\x01R\x06weight\x12\x1f\n" +
+	"\vaccept_loss\x18\x05 \x01(\bR\n" +
+	"acceptLoss\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"\xa5\x01\n" +
+	"\x14ChangeLayoutResponse\x126\n" +
+	"\x06layout\x18\x01 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x124\n" +
+	"\x06gained\x18\x02 \x03(\v2\x1c.dotring.storage.v1.SlotGainR\x06gained\x12\x1f\n" +
+	"\vshort_slots\x18\x03 \x01(\rR\n" +
+	"shortSlots\"4\n" +
+	"\bSlotGain\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
+	"\x05slots\x18\x02 \x01(\rR\x05slots\"\x10\n" +
 	"\x0eGetNodeRequest\"\xe7\x03\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -3132,7 +3413,14 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x18COLLECT_STEP_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14COLLECT_STEP_CONFIRM\x10\x01\x12\x15\n" +
 	"\x11COLLECT_STEP_MARK\x10\x02\x12\x17\n" +
-	"\x13COLLECT_STEP_REMOVE\x10\x032\xbc\b\n" +
+	"\x13COLLECT_STEP_REMOVE\x10\x03*\xae\x01\n" +
+	"\fLayoutChange\x12\x1d\n" +
+	"\x19LAYOUT_CHANGE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13LAYOUT_CHANGE_LEAVE\x10\x01\x12\x18\n" +
+	"\x14LAYOUT_CHANGE_REMOVE\x10\x02\x12\x19\n" +
+	"\x15LAYOUT_CHANGE_REPLACE\x10\x03\x12\x18\n" +
+	"\x14LAYOUT_CHANGE_WEIGHT\x10\x04\x12\x17\n" +
+	"\x13LAYOUT_CHANGE_ABORT\x10\x052\x9f\t\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
@@ -3144,7 +3432,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\aDigests\x12\".dotring.storage.v1.DigestsRequest\x1a#.dotring.storage.v1.DigestsResponse0\x01\x12L\n" +
 	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12U\n" +
 	"\bGetTasks\x12#.dotring.storage.v1.GetTasksRequest\x1a$.dotring.storage.v1.GetTasksResponse\x12R\n" +
-	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12R\n" +
+	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12a\n" +
+	"\fChangeLayout\x12'.dotring.storage.v1.ChangeLayoutRequest\x1a(.dotring.storage.v1.ChangeLayoutResponse\x12R\n" +
 	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponse\x12U\n" +
 	"\bListKeys\x12#.dotring.storage.v1.ListKeysRequest\x1a$.dotring.storage.v1.ListKeysResponseB;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
 
@@ -3160,109 +3449,118 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 	return file_storage_v1_storage_proto_rawDescData
 }
 
-var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
 	(Status)(0),                  // 2: dotring.storage.v1.Status
 	(CollectStep)(0),             // 3: dotring.storage.v1.CollectStep
-	(*LayoutName)(nil),           // 4: dotring.storage.v1.LayoutName
-	(*Hello)(nil),                // 5: dotring.storage.v1.Hello
-	(*Frame)(nil),                // 6: dotring.storage.v1.Frame
-	(*Request)(nil),              // 7: dotring.storage.v1.Request
-	(*Response)(nil),             // 8: dotring.storage.v1.Response
-	(*ExchangeViewRequest)(nil),  // 9: dotring.storage.v1.ExchangeViewRequest
-	(*ExchangeViewResponse)(nil), // 10: dotring.storage.v1.ExchangeViewResponse
-	(*JoinRequest)(nil),          // 11: dotring.storage.v1.JoinRequest
-	(*JoinResponse)(nil),         // 12: dotring.storage.v1.JoinResponse
-	(*Member)(nil),               // 13: dotring.storage.v1.Member
-	(*WatchRequest)(nil),         // 14: dotring.storage.v1.WatchRequest
-	(*WatchResponse)(nil),        // 15: dotring.storage.v1.WatchResponse
-	(*PullRequest)(nil),          // 16: dotring.storage.v1.PullRequest
-	(*PullResponse)(nil),         // 17: dotring.storage.v1.PullResponse
-	(*PulledRecord)(nil),         // 18: dotring.storage.v1.PulledRecord
-	(*DeliverRequest)(nil),       // 19: dotring.storage.v1.DeliverRequest
-	(*DeliverResponse)(nil),      // 20: dotring.storage.v1.DeliverResponse
-	(*CompareRequest)(nil),       // 21: dotring.storage.v1.CompareRequest
-	(*CompareResponse)(nil),      // 22: dotring.storage.v1.CompareResponse
-	(*DigestsRequest)(nil),       // 23: dotring.storage.v1.DigestsRequest
-	(*DigestsResponse)(nil),      // 24: dotring.storage.v1.DigestsResponse
-	(*KeyDigest)(nil),            // 25: dotring.storage.v1.KeyDigest
-	(*FetchRequest)(nil),         // 26: dotring.storage.v1.FetchRequest
-	(*FetchResponse)(nil),        // 27: dotring.storage.v1.FetchResponse
-	(*GetTasksRequest)(nil),      // 28: dotring.storage.v1.GetTasksRequest
-	(*GetTasksResponse)(nil),     // 29: dotring.storage.v1.GetTasksResponse
-	(*HintTask)(nil),             // 30: dotring.storage.v1.HintTask
-	(*CompareTask)(nil),          // 31: dotring.storage.v1.CompareTask
-	(*CollectRequest)(nil),       // 32: dotring.storage.v1.CollectRequest
-	(*TombstoneName)(nil),        // 33: dotring.storage.v1.TombstoneName
-	(*CollectResponse)(nil),      // 34: dotring.storage.v1.CollectResponse
-	(*ListKeysRequest)(nil),      // 35: dotring.storage.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),     // 36: dotring.storage.v1.ListKeysResponse
-	(*ListedKey)(nil),            // 37: dotring.storage.v1.ListedKey
-	(*GetNodeRequest)(nil),       // 38: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 39: dotring.storage.v1.GetNodeResponse
+	(LayoutChange)(0),            // 4: dotring.storage.v1.LayoutChange
+	(*LayoutName)(nil),           // 5: dotring.storage.v1.LayoutName
+	(*Hello)(nil),                // 6: dotring.storage.v1.Hello
+	(*Frame)(nil),                // 7: dotring.storage.v1.Frame
+	(*Request)(nil),              // 8: dotring.storage.v1.Request
+	(*Response)(nil),             // 9: dotring.storage.v1.Response
+	(*ExchangeViewRequest)(nil),  // 10: dotring.storage.v1.ExchangeViewRequest
+	(*ExchangeViewResponse)(nil), // 11: dotring.storage.v1.ExchangeViewResponse
+	(*JoinRequest)(nil),          // 12: dotring.storage.v1.JoinRequest
+	(*JoinResponse)(nil),         // 13: dotring.storage.v1.JoinResponse
+	(*Member)(nil),               // 14: dotring.storage.v1.Member
+	(*WatchRequest)(nil),         // 15: dotring.storage.v1.WatchRequest
+	(*WatchResponse)(nil),        // 16: dotring.storage.v1.WatchResponse
+	(*PullRequest)(nil),          // 17: dotring.storage.v1.PullRequest
+	(*PullResponse)(nil),         // 18: dotring.storage.v1.PullResponse
+	(*PulledRecord)(nil),         // 19: dotring.storage.v1.PulledRecord
+	(*DeliverRequest)(nil),       // 20: dotring.storage.v1.DeliverRequest
+	(*DeliverResponse)(nil),      // 21: dotring.storage.v1.DeliverResponse
+	(*CompareRequest)(nil),       // 22: dotring.storage.v1.CompareRequest
+	(*CompareResponse)(nil),      // 23: dotring.storage.v1.CompareResponse
+	(*DigestsRequest)(nil),       // 24: dotring.storage.v1.DigestsRequest
+	(*DigestsResponse)(nil),      // 25: dotring.storage.v1.DigestsResponse
+	(*KeyDigest)(nil),            // 26: dotring.storage.v1.KeyDigest
+	(*FetchRequest)(nil),         // 27: dotring.storage.v1.FetchRequest
+	(*FetchResponse)(nil),        // 28: dotring.storage.v1.FetchResponse
+	(*GetTasksRequest)(nil),      // 29: dotring.storage.v1.GetTasksRequest
+	(*GetTasksResponse)(nil),     // 30: dotring.storage.v1.GetTasksResponse
+	(*HintTask)(nil),             // 31: dotring.storage.v1.HintTask
+	(*CompareTask)(nil),          // 32: dotring.storage.v1.CompareTask
+	(*CollectRequest)(nil),       // 33: dotring.storage.v1.CollectRequest
+	(*TombstoneName)(nil),        // 34: dotring.storage.v1.TombstoneName
+	(*CollectResponse)(nil),      // 35: dotring.storage.v1.CollectResponse
+	(*ListKeysRequest)(nil),      // 36: dotring.storage.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),     // 37: dotring.storage.v1.ListKeysResponse
+	(*ListedKey)(nil),            // 38: dotring.storage.v1.ListedKey
+	(*ChangeLayoutRequest)(nil),  // 39: dotring.storage.v1.ChangeLayoutRequest
+	(*ChangeLayoutResponse)(nil), // 40: dotring.storage.v1.ChangeLayoutResponse
+	(*SlotGain)(nil),             // 41: dotring.storage.v1.SlotGain
+	(*GetNodeRequest)(nil),       // 42: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 43: dotring.storage.v1.GetNodeResponse
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
-	4,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
-	7,  // 1: dotring.storage.v1.Frame.requests:type_name -> dotring.storage.v1.Request
-	8,  // 2: dotring.storage.v1.Frame.responses:type_name -> dotring.storage.v1.Response
-	5,  // 3: dotring.storage.v1.Frame.hello:type_name -> dotring.storage.v1.Hello
+	5,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
+	8,  // 1: dotring.storage.v1.Frame.requests:type_name -> dotring.storage.v1.Request
+	9,  // 2: dotring.storage.v1.Frame.responses:type_name -> dotring.storage.v1.Response
+	6,  // 3: dotring.storage.v1.Frame.hello:type_name -> dotring.storage.v1.Hello
 	0,  // 4: dotring.storage.v1.Request.op:type_name -> dotring.storage.v1.Op
 	1,  // 5: dotring.storage.v1.Request.cause:type_name -> dotring.storage.v1.Cause
 	2,  // 6: dotring.storage.v1.Response.status:type_name -> dotring.storage.v1.Status
-	13, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
-	4,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	18, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	14, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
+	5,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	19, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
 	1,  // 10: dotring.storage.v1.DeliverRequest.cause:type_name -> dotring.storage.v1.Cause
-	18, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
+	19, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
 	2,  // 12: dotring.storage.v1.DeliverResponse.statuses:type_name -> dotring.storage.v1.Status
-	4,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	4,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	25, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
-	18, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	30, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
-	31, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
-	4,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
-	4,  // 20: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	5,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	5,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	26, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
+	19, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	31, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
+	32, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
+	5,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	5,  // 20: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
 	3,  // 21: dotring.storage.v1.CollectRequest.step:type_name -> dotring.storage.v1.CollectStep
-	33, // 22: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
-	4,  // 23: dotring.storage.v1.ListKeysRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	37, // 24: dotring.storage.v1.ListKeysResponse.keys:type_name -> dotring.storage.v1.ListedKey
-	4,  // 25: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	4,  // 26: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	6,  // 27: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	9,  // 28: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	11, // 29: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	14, // 30: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	16, // 31: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	19, // 32: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
-	21, // 33: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
-	23, // 34: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
-	26, // 35: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
-	28, // 36: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
-	32, // 37: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
-	38, // 38: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	35, // 39: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
-	6,  // 40: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	10, // 41: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	12, // 42: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	15, // 43: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	17, // 44: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	20, // 45: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
-	22, // 46: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
-	24, // 47: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
-	27, // 48: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
-	29, // 49: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
-	34, // 50: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
-	39, // 51: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	36, // 52: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
-	40, // [40:53] is the sub-list for method output_type
-	27, // [27:40] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	34, // 22: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
+	5,  // 23: dotring.storage.v1.ListKeysRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	38, // 24: dotring.storage.v1.ListKeysResponse.keys:type_name -> dotring.storage.v1.ListedKey
+	4,  // 25: dotring.storage.v1.ChangeLayoutRequest.change:type_name -> dotring.storage.v1.LayoutChange
+	5,  // 26: dotring.storage.v1.ChangeLayoutResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	41, // 27: dotring.storage.v1.ChangeLayoutResponse.gained:type_name -> dotring.storage.v1.SlotGain
+	5,  // 28: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	5,  // 29: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	7,  // 30: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	10, // 31: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	12, // 32: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	15, // 33: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	17, // 34: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	20, // 35: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	22, // 36: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	24, // 37: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	27, // 38: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	29, // 39: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
+	33, // 40: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
+	39, // 41: dotring.storage.v1.Storage.ChangeLayout:input_type -> dotring.storage.v1.ChangeLayoutRequest
+	42, // 42: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	36, // 43: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
+	7,  // 44: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	11, // 45: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	13, // 46: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	16, // 47: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	18, // 48: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	21, // 49: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	23, // 50: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	25, // 51: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	28, // 52: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	30, // 53: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
+	35, // 54: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
+	40, // 55: dotring.storage.v1.Storage.ChangeLayout:output_type -> dotring.storage.v1.ChangeLayoutResponse
+	43, // 56: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	37, // 57: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
+	44, // [44:58] is the sub-list for method output_type
+	30, // [30:44] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -3275,8 +3573,8 @@ func file_storage_v1_storage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   36,
+			NumEnums:      5,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

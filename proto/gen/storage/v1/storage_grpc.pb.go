@@ -33,6 +33,7 @@ const (
 	Storage_Fetch_FullMethodName        = "/dotring.storage.v1.Storage/Fetch"
 	Storage_GetTasks_FullMethodName     = "/dotring.storage.v1.Storage/GetTasks"
 	Storage_Collect_FullMethodName      = "/dotring.storage.v1.Storage/Collect"
+	Storage_ChangeLayout_FullMethodName = "/dotring.storage.v1.Storage/ChangeLayout"
 	Storage_GetNode_FullMethodName      = "/dotring.storage.v1.Storage/GetNode"
 	Storage_ListKeys_FullMethodName     = "/dotring.storage.v1.Storage/ListKeys"
 )
@@ -65,6 +66,8 @@ type StorageClient interface {
 	GetTasks(ctx context.Context, in *GetTasksRequest, opts ...grpc.CallOption) (*GetTasksResponse, error)
 	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
 	Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error)
+	// ChangeLayout puts on the settled layout what an operator asks for, or tells what that would do.
+	ChangeLayout(ctx context.Context, in *ChangeLayoutRequest, opts ...grpc.CallOption) (*ChangeLayoutResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 	// ListKeys returns keys of a range that begin with a prefix, by slot and hash, from a bounded scan.
@@ -219,6 +222,16 @@ func (c *storageClient) Collect(ctx context.Context, in *CollectRequest, opts ..
 	return out, nil
 }
 
+func (c *storageClient) ChangeLayout(ctx context.Context, in *ChangeLayoutRequest, opts ...grpc.CallOption) (*ChangeLayoutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeLayoutResponse)
+	err := c.cc.Invoke(ctx, Storage_ChangeLayout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageClient) GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetNodeResponse)
@@ -267,6 +280,8 @@ type StorageServer interface {
 	GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error)
 	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
 	Collect(context.Context, *CollectRequest) (*CollectResponse, error)
+	// ChangeLayout puts on the settled layout what an operator asks for, or tells what that would do.
+	ChangeLayout(context.Context, *ChangeLayoutRequest) (*ChangeLayoutResponse, error)
 	// GetNode tells what one node knows of itself.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	// ListKeys returns keys of a range that begin with a prefix, by slot and hash, from a bounded scan.
@@ -313,6 +328,9 @@ func (UnimplementedStorageServer) GetTasks(context.Context, *GetTasksRequest) (*
 }
 func (UnimplementedStorageServer) Collect(context.Context, *CollectRequest) (*CollectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Collect not implemented")
+}
+func (UnimplementedStorageServer) ChangeLayout(context.Context, *ChangeLayoutRequest) (*ChangeLayoutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeLayout not implemented")
 }
 func (UnimplementedStorageServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
@@ -507,6 +525,24 @@ func _Storage_Collect_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Storage_ChangeLayout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeLayoutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).ChangeLayout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_ChangeLayout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).ChangeLayout(ctx, req.(*ChangeLayoutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Storage_GetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetNodeRequest)
 	if err := dec(in); err != nil {
@@ -577,6 +613,10 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Collect",
 			Handler:    _Storage_Collect_Handler,
+		},
+		{
+			MethodName: "ChangeLayout",
+			Handler:    _Storage_ChangeLayout_Handler,
 		},
 		{
 			MethodName: "GetNode",
