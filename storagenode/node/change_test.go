@@ -117,13 +117,13 @@ func TestMembersLeaveAndAreReplaced(t *testing.T) {
 	}
 }
 
-// A member that is away for too long is removed by the others themselves, though a change waits for it; in a cluster of three it is not.
+// A member that is away for too long is removed by the others themselves; while a third of them is away nobody is.
 func TestDeadMembersAreRemoved(t *testing.T) {
 	t.Parallel()
 	const keys = 40
 	all := members(t, 5, func(i int, c *node.Config) {
 		quick(i, c)
-		c.DeadAfter = 2 * time.Second
+		c.DeadAfter = 5 * time.Second // more than a busy machine may keep a living one from answering
 	})
 	for _, m := range all {
 		m.start()
@@ -140,14 +140,17 @@ func TestDeadMembersAreRemoved(t *testing.T) {
 	if removed == 0 {
 		t.Error("nobody says so")
 	}
-	all[3].stop()
-	three := settle(t, all[:3])
-	everyOwnerHas(t, all[:3], three, keys)
-	all[2].stop()
+	stopAll(all[2:4])
 	wait(t, "an operator is asked for", func() bool {
 		return all[0].logs.count("an operator must decide")+all[1].logs.count("an operator must decide") > 0
 	})
-	if settled, newest := all[0].Layouts(); settled != three || newest != three {
-		t.Error("removed in a cluster of three")
+	if settled, newest := all[0].Layouts(); settled != four || newest != four {
+		t.Error("removed while half of the members are away")
+	}
+	wait(t, "reads are refused", func() bool {
+		return all[0].logs.count("reads are refused") == 1
+	})
+	if r := dial(all[0], nil).read(names(four), "key-0"); r.GetStatus() == storagev1.Status_STATUS_OK {
+		t.Error("a node that hears no majority answers reads")
 	}
 }
