@@ -14,8 +14,10 @@ import (
 	"github.com/dotring/dotring/storagenode/node"
 )
 
-// quick makes gossip notice soon who is away.
-func quick(_ int, c *node.Config) { c.GossipInterval = 200 * time.Millisecond }
+// quick makes gossip notice soon who is away, and owners what they lack.
+func quick(_ int, c *node.Config) {
+	c.GossipInterval, c.AntiEntropyInterval = 200*time.Millisecond, 100*time.Millisecond
+}
 
 // settleWithout waits until the others know one settled layout that holds exactly them, and returns it.
 func settleWithout(t *testing.T, all []*member, gone ...*member) ring.LayoutID {
@@ -23,7 +25,7 @@ func settleWithout(t *testing.T, all []*member, gone ...*member) ring.LayoutID {
 	return settle(t, slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return slices.Contains(gone, m) }))
 }
 
-// fill writes keys to all their owners, as a gateway does.
+// fill writes keys, and waits until all owners have them.
 func fill(t *testing.T, all []*member, live ring.LayoutID, keys int) {
 	t.Helper()
 	conns := make(map[ring.NodeID]*client)
@@ -34,12 +36,10 @@ func fill(t *testing.T, all []*member, live ring.LayoutID, keys int) {
 		key := fmt.Sprintf("key-%d", i)
 		owners := view(all[0]).Settled().Primaries(ring.SlotOf([]byte(key)))
 		conns[owners[0]].put(names(live), key, "value of "+key)
-		rec := conns[owners[0]].read(names(live), key).GetRecord()
 		for _, o := range owners[1:] {
-			apply := &storagev1.Request{Op: storagev1.Op_OP_APPLY, Key: []byte(key), Record: rec, Cause: storagev1.Cause_CAUSE_WRITE}
-			if r := conns[o].do(names(live), apply)[0]; r.GetStatus() != storagev1.Status_STATUS_OK {
-				t.Fatalf("apply %s: %v", key, r)
-			}
+			wait(t, "the other owners fetch it", func() bool {
+				return conns[o].read(names(live), key).GetStatus() == storagev1.Status_STATUS_OK
+			})
 		}
 	}
 }
