@@ -70,6 +70,14 @@ generated: $(TOOLS)/buf ## fail when proto/gen is not what the .proto files give
 	PATH=$(TOOLS):$$PATH buf generate . && PATH=$(TOOLS):$$PATH buf generate --template buf.gen.storage.yaml --path storage . && \
 	diff -r gen $(CURDIR)/proto/gen || { echo "generated code is stale: run make generate"; exit 1; }
 
+.PHONY: sdk
+sdk: ## regenerate what the SDKs take from the OpenAPI document
+	@openapi/sdk/generate openapi/sdk $(TOOLS)
+
+.PHONY: sdk-check
+sdk-check: ## fail when that is stale
+	@tmp=$$(mktemp -d); trap 'rm -rf $$tmp' EXIT; CHECK=1 openapi/sdk/generate $$tmp $(TOOLS)
+
 $(TOOLS)/buf $(TOOLS)/staticcheck: proto/tools/go.mod proto/tools/go.sum
 	@mkdir -p $(TOOLS)
 	@cd proto/tools && GOWORK=off GOBIN=$(TOOLS) go install tool
