@@ -19,6 +19,7 @@ import (
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/gateway/internal/ui"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 )
@@ -72,7 +73,8 @@ type API struct {
 	common    commonHeaders
 	cors      *cors
 	exchanges exchangePool
-	burst     zerolog.Logger // for warnings, of which there may be as many as requests
+	pages     map[string]ui.File // of the dashboard
+	burst     zerolog.Logger     // for warnings, of which there may be as many as requests
 }
 
 // commonHeaders are header values that are the same in every answer; they are shared and never modified.
@@ -90,7 +92,7 @@ const (
 	maxBatchBytes = 3 << 20
 )
 
-// New returns the API. It errs only when the generated routes cannot be registered.
+// New returns the API. It errs only when the generated routes cannot be registered, or the dashboard is not whole.
 func New(cfg Config) (*API, error) {
 	a := &API{cfg: cfg, router: chi.NewRouter(), metrics: newMetrics(cfg.Registerer), cors: newCORS(cfg.CORSOrigins),
 		common: commonHeaders{
@@ -107,6 +109,9 @@ func New(cfg Config) (*API, error) {
 	var err error
 	if a.transcode, err = a.newTranscoder(); err != nil {
 		return nil, fmt.Errorf("register transcoded routes: %w", err)
+	}
+	if a.pages, err = ui.Load(); err != nil {
+		return nil, fmt.Errorf("load dashboard: %w", err)
 	}
 	a.routes()
 	return a, nil
@@ -130,6 +135,9 @@ func (a *API) routes() {
 	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
 	a.router.HandleFunc("/readyz", a.handle(opHealth, a.readyz))
 	a.router.HandleFunc("/openapi.yaml", a.handle(opOther, a.document))
+	a.router.HandleFunc("/ui", a.handle(opOther, a.toDashboard))
+	a.router.HandleFunc(uiPrefix, a.handle(opOther, a.dashboard))
+	a.router.HandleFunc(uiPrefix+"*", a.handle(opOther, a.dashboard))
 	unknown := a.handle(opOther, func(x *exchange, r *http.Request) { x.fail(r, problem.ErrNoPath) })
 	a.router.NotFound(unknown)
 	a.router.MethodNotAllowed(a.handle(opOther, a.unknownMethod))

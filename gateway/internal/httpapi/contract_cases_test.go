@@ -388,6 +388,14 @@ func (d *driver) service(m string) {
 		d.good(200, call{m, target, named, ""})
 		d.bad(414, call{m, tooLong(target), nil, ""})
 	}
+	d.good(308, call{m, "/ui", named, ""})
+	d.bad(414, call{m, tooLong("/ui"), nil, ""})
+	for _, target := range []string{"/ui/", "/ui/main.js"} {
+		d.bad(414, call{m, tooLong(target), nil, ""})
+		page := d.good(200, call{m, target, named, ""})
+		d.good(304, call{m, target, header("If-None-Match", page.Header.Get("Etag")), ""})
+	}
+	d.good(404, call{m, "/ui/nothing.js", nil, ""})
 	draining := d.on()
 	draining.h.ready = "draining"
 	draining.good(503, call{m, "/readyz", nil, ""})

@@ -151,7 +151,7 @@ func TestContractSeesWhatIsNotServed(t *testing.T) {
 			requireComplaint(t, judge(doc, more), o.String()+" answers 418")
 		})
 	}
-	for _, added := range []struct{ path, method string }{{"/v1/kv:batchFrob", "POST"}, {"/v1/kv/{key}", "PATCH"}, {"/ui/", "GET"}} {
+	for _, added := range []struct{ path, method string }{{"/v1/kv:batchFrob", "POST"}, {"/v1/kv/{key}", "PATCH"}, {"/admin/", "GET"}} {
 		more := &served{exchanges: s.exchanges, methods: maps.Clone(s.methods)}
 		more.methods[added.path] = append(slices.Clone(more.methods[added.path]), added.method)
 		requireComplaint(t, judge(doc, more), added.path, "is served, and is not in the document")

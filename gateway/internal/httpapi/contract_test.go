@@ -47,6 +47,9 @@ func pathOf(target string) string {
 			return prefix + "{key}"
 		}
 	}
+	if strings.HasPrefix(path, "/ui/") && path != "/ui/" {
+		return "/ui/{file}"
+	}
 	for _, colon := range []string{"%3A", "%3a"} {
 		path = strings.Replace(path, "/v1/kv"+colon, "/v1/kv:", 1)
 		path = strings.Replace(path, "/v1/cluster"+colon, "/v1/cluster:", 1)
@@ -407,6 +410,9 @@ func (s *shapes) input(t *testing.T, x *exchanged, path string, item *openapi3.P
 			AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}}
 	if prefix, ok := strings.CutSuffix(path, "{key}"); ok {
 		in.PathParams["key"] = strings.TrimPrefix(r.URL.Path, prefix)
+	}
+	if prefix, ok := strings.CutSuffix(path, "{file}"); ok {
+		in.PathParams["file"] = strings.TrimPrefix(r.URL.Path, prefix)
 	}
 	return in
 }

@@ -797,6 +797,9 @@ type Context = Token
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// DashboardFile defines model for DashboardFile.
+type DashboardFile = string
+
 // ETagParameter defines model for ETag.
 type ETagParameter = string
 
