@@ -43,6 +43,7 @@ func give(t *testing.T, m *member, recs map[string][]byte) {
 	req := &storagev1.DeliverRequest{From: from[:], Cause: storagev1.Cause_CAUSE_REPAIR}
 	send := func() {
 		t.Helper()
+		req.Heard = c.heard()
 		resp, err := c.api.Deliver(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)

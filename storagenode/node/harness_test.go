@@ -240,8 +240,21 @@ type client struct {
 	api     storagev1.StorageClient
 	st      grpc.BidiStreamingClient[storagev1.Frame, storagev1.Frame]
 	answers chan *storagev1.Response
+	first   chan struct{} // closed when beat is first set
+	beat    atomic.Uint64 // the node's last heartbeat number
 	next    uint64
 	err     error
+}
+
+// heard is the node's last heartbeat number, once it has sent one.
+func (c *client) heard() uint64 {
+	c.t.Helper()
+	select {
+	case <-c.first:
+	case <-time.After(patience):
+		c.t.Fatal("no heartbeat")
+	}
+	return c.beat.Load()
 }
 
 func dial(m *member, cluster []byte) *client {
@@ -252,7 +265,7 @@ func dial(m *member, cluster []byte) *client {
 		m.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &client{t: m.t, api: storagev1.NewStorageClient(conn), answers: make(chan *storagev1.Response, 100_000)}
+	c := &client{t: m.t, api: storagev1.NewStorageClient(conn), answers: make(chan *storagev1.Response, 100_000), first: make(chan struct{})}
 	if c.st, err = c.api.Exchange(ctx); err != nil {
 		m.t.Fatal(err)
 	}
@@ -267,6 +280,9 @@ func dial(m *member, cluster []byte) *client {
 			if err != nil {
 				c.err = err
 				return
+			}
+			if n := f.GetHeartbeat(); n != 0 && c.beat.Swap(n) == 0 {
+				close(c.first)
 			}
 			for _, r := range f.GetResponses() {
 				c.answers <- r
@@ -296,6 +312,7 @@ func (c *client) do(layouts []*storagev1.LayoutName, r *storagev1.Request) []*st
 	c.t.Helper()
 	c.next++
 	r.Id, r.TimeoutMs = c.next, 20_000
+	r.Heard = c.heard()
 	if err := c.st.Send(&storagev1.Frame{Layouts: layouts, Requests: []*storagev1.Request{r}}); err != nil {
 		c.t.Fatal(err)
 	}

@@ -134,6 +134,11 @@ func TestHintsDrain(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	refused, err := back.api.Deliver(ctx, deliver)
+	if err != nil || slices.ContainsFunc(refused.GetStatuses(), func(s storagev1.Status) bool { return s == storagev1.Status_STATUS_OK }) {
+		t.Errorf("delivered without saying how old it may be: %v, %v", refused, err)
+	}
+	deliver.Heard = back.heard()
 	resp, err := back.api.Deliver(ctx, deliver)
 	if err != nil || len(resp.GetStatuses()) != len(records) || slices.ContainsFunc(resp.GetStatuses(), func(s storagev1.Status) bool { return s != storagev1.Status_STATUS_OK }) {
 		t.Errorf("delivered again: %v, %v", resp, err)
