@@ -71,7 +71,7 @@ generated: $(TOOLS)/buf ## fail when proto/gen is not what the .proto files give
 	diff -r gen $(CURDIR)/proto/gen || { echo "generated code is stale: run make generate"; exit 1; }
 
 .PHONY: sdk
-sdk: ## regenerate what the SDKs take from the OpenAPI document
+sdk: ## regenerate what the SDKs take from the OpenAPI document (needs npm and python3 for theirs)
 	@openapi/sdk/generate openapi/sdk $(TOOLS)
 
 .PHONY: sdk-check

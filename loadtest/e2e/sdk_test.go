@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +40,31 @@ func TestSDKs(t *testing.T) {
 		}
 		requireExample(t, runSDK(t, nil, "go", "run", main))
 	})
+	t.Run("python", func(t *testing.T) {
+		env := sdkEnv(t, c, "python3", "PYTHONPATH=../../openapi/sdk/python", "PYTHONDONTWRITEBYTECODE=1")
+		runSDK(t, env, "python3", "-m", "unittest", "discover", "--quiet", "--start-directory", "../../openapi/sdk/python/tests", "--top-level-directory", "../../openapi/sdk/python")
+		runSDK(t, env, "python3", "testdata/awkward.py", "write")
+		requireAwkwardKeys(t, c, "text/x-python")
+		runSDK(t, env, "python3", "testdata/awkward.py", "read")
+		requireExample(t, runSDK(t, env, "python3", "-c", sdkExample(t, c, "python")))
+	})
+}
+
+// sdkEnv is what scripts in another language are told; the test is skipped where nothing runs them.
+func sdkEnv(t *testing.T, c *localcluster.Cluster, runs string, more ...string) []string {
+	t.Helper()
+	if _, err := exec.LookPath(runs); err != nil {
+		t.Skipf("%s is missing: this SDK cannot be tested here", runs)
+	}
+	var raw [][]byte
+	for _, key := range awkwardKeys {
+		raw = append(raw, []byte(key))
+	}
+	keys, err := json.Marshal(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(more, "KEYS="+string(keys), "GATEWAYS="+c.URL(c.Gateways[0])+","+c.URL(c.Gateways[1]))
 }
 
 // sdkExample returns the example of a README, for this cluster.

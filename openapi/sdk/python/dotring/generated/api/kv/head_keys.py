@@ -1,0 +1,178 @@
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from ... import errors
+from ...client import AuthenticatedClient, Client
+from ...types import UNSET, Response, Unset
+
+
+def _get_kwargs(
+    *,
+    prefix: str | Unset = UNSET,
+    prefix_base64: str | Unset = UNSET,
+    limit: int | Unset = UNSET,
+    cursor: str | Unset = UNSET,
+    timeout: str | Unset = UNSET,
+    kv_request_id: str | Unset = UNSET,
+) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+    if not isinstance(kv_request_id, Unset):
+        headers["Kv-Request-Id"] = kv_request_id
+
+    params: dict[str, Any] = {}
+
+    params["prefix"] = prefix
+
+    params["prefix_base64"] = prefix_base64
+
+    params["limit"] = limit
+
+    params["cursor"] = cursor
+
+    params["timeout"] = timeout
+
+    params = {k: v for k, v in params.items() if v is not UNSET and v is not None}
+
+    _kwargs: dict[str, Any] = {
+        "method": "head",
+        "url": "/v1/kv",
+        "params": params,
+    }
+
+    _kwargs["headers"] = headers
+    return _kwargs
+
+
+def _parse_response(
+    *, client: AuthenticatedClient | Client, response: httpx.Response
+) -> Any | None:
+    if response.status_code == 200:
+        return None
+
+    if response.status_code == 400:
+        return None
+
+    if response.status_code == 401:
+        return None
+
+    if response.status_code == 403:
+        return None
+
+    if response.status_code == 414:
+        return None
+
+    if response.status_code == 429:
+        return None
+
+    if response.status_code == 500:
+        return None
+
+    if response.status_code == 503:
+        return None
+
+    if response.status_code == 504:
+        return None
+
+    if client.raise_on_unexpected_status:
+        raise errors.UnexpectedStatus(response.status_code, response.content)
+    else:
+        return None
+
+
+def _build_response(
+    *, client: AuthenticatedClient | Client, response: httpx.Response
+) -> Response[Any]:
+    return Response(
+        status_code=HTTPStatus(response.status_code),
+        content=response.content,
+        headers=response.headers,
+        parsed=_parse_response(client=client, response=response),
+    )
+
+
+def sync_detailed(
+    *,
+    client: AuthenticatedClient | Client,
+    prefix: str | Unset = UNSET,
+    prefix_base64: str | Unset = UNSET,
+    limit: int | Unset = UNSET,
+    cursor: str | Unset = UNSET,
+    timeout: str | Unset = UNSET,
+    kv_request_id: str | Unset = UNSET,
+) -> Response[Any]:
+    """The header of a page of keys.
+
+    Args:
+        prefix (str | Unset):
+        prefix_base64 (str | Unset):
+        limit (int | Unset):
+        cursor (str | Unset):
+        timeout (str | Unset): A Go duration.
+        kv_request_id (str | Unset):
+
+    Raises:
+        errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
+        httpx.TimeoutException: If the request takes longer than Client.timeout.
+
+    Returns:
+        Response[Any]
+    """
+
+    kwargs = _get_kwargs(
+        prefix=prefix,
+        prefix_base64=prefix_base64,
+        limit=limit,
+        cursor=cursor,
+        timeout=timeout,
+        kv_request_id=kv_request_id,
+    )
+
+    response = client.get_httpx_client().request(
+        **kwargs,
+    )
+
+    return _build_response(client=client, response=response)
+
+
+async def asyncio_detailed(
+    *,
+    client: AuthenticatedClient | Client,
+    prefix: str | Unset = UNSET,
+    prefix_base64: str | Unset = UNSET,
+    limit: int | Unset = UNSET,
+    cursor: str | Unset = UNSET,
+    timeout: str | Unset = UNSET,
+    kv_request_id: str | Unset = UNSET,
+) -> Response[Any]:
+    """The header of a page of keys.
+
+    Args:
+        prefix (str | Unset):
+        prefix_base64 (str | Unset):
+        limit (int | Unset):
+        cursor (str | Unset):
+        timeout (str | Unset): A Go duration.
+        kv_request_id (str | Unset):
+
+    Raises:
+        errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
+        httpx.TimeoutException: If the request takes longer than Client.timeout.
+
+    Returns:
+        Response[Any]
+    """
+
+    kwargs = _get_kwargs(
+        prefix=prefix,
+        prefix_base64=prefix_base64,
+        limit=limit,
+        cursor=cursor,
+        timeout=timeout,
+        kv_request_id=kv_request_id,
+    )
+
+    response = await client.get_async_httpx_client().request(**kwargs)
+
+    return _build_response(client=client, response=response)

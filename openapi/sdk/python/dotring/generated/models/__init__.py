@@ -1,0 +1,97 @@
+"""Contains all the data models used in inputs/outputs"""
+
+from .batch_delete_item import BatchDeleteItem
+from .batch_delete_request import BatchDeleteRequest
+from .batch_get_request import BatchGetRequest
+from .batch_get_response import BatchGetResponse
+from .batch_get_result import BatchGetResult
+from .batch_key import BatchKey
+from .batch_put_item import BatchPutItem
+from .batch_put_request import BatchPutRequest
+from .batch_write_response import BatchWriteResponse
+from .batch_write_result import BatchWriteResult
+from .clock_entry import ClockEntry
+from .explained_sibling import ExplainedSibling
+from .explanation import Explanation
+from .explanation_omitted_item import ExplanationOmittedItem
+from .get_value_conflict import GetValueConflict
+from .head_value_conflict import HeadValueConflict
+from .inspection import Inspection
+from .item_problem_type_1 import ItemProblemType1
+from .item_problem_type_1_outcome import ItemProblemType1Outcome
+from .layout import Layout
+from .layout_member import LayoutMember
+from .layout_ref import LayoutRef
+from .layouts import Layouts
+from .list_keys_response import ListKeysResponse
+from .listed_key import ListedKey
+from .node import Node
+from .node_status import NodeStatus
+from .nodes import Nodes
+from .outcome import Outcome
+from .problem import Problem
+from .repair_request import RepairRequest
+from .repair_response import RepairResponse
+from .replica import Replica
+from .replica_report import ReplicaReport
+from .replica_role import ReplicaRole
+from .replica_sibling import ReplicaSibling
+from .replica_state import ReplicaState
+from .sibling import Sibling
+from .siblings import Siblings
+from .status import Status
+from .switch import Switch
+from .task import Task
+from .task_kind import TaskKind
+from .task_state import TaskState
+from .tasks import Tasks
+from .written import Written
+
+__all__ = (
+    "BatchDeleteItem",
+    "BatchDeleteRequest",
+    "BatchGetRequest",
+    "BatchGetResponse",
+    "BatchGetResult",
+    "BatchKey",
+    "BatchPutItem",
+    "BatchPutRequest",
+    "BatchWriteResponse",
+    "BatchWriteResult",
+    "ClockEntry",
+    "ExplainedSibling",
+    "Explanation",
+    "ExplanationOmittedItem",
+    "GetValueConflict",
+    "HeadValueConflict",
+    "Inspection",
+    "ItemProblemType1",
+    "ItemProblemType1Outcome",
+    "Layout",
+    "LayoutMember",
+    "LayoutRef",
+    "Layouts",
+    "ListKeysResponse",
+    "ListedKey",
+    "Node",
+    "NodeStatus",
+    "Nodes",
+    "Outcome",
+    "Problem",
+    "RepairRequest",
+    "RepairResponse",
+    "Replica",
+    "ReplicaReport",
+    "ReplicaRole",
+    "ReplicaSibling",
+    "ReplicaState",
+    "Sibling",
+    "Siblings",
+    "Status",
+    "Switch",
+    "Task",
+    "TaskKind",
+    "TaskState",
+    "Tasks",
+    "Written",
+)

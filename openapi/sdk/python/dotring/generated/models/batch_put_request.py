@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..types import UNSET, Unset
+
+if TYPE_CHECKING:
+    from ..models.batch_put_item import BatchPutItem
+
+
+T = TypeVar("T", bound="BatchPutRequest")
+
+
+@_attrs_define
+class BatchPutRequest:
+    """
+    Attributes:
+        items (list[BatchPutItem] | Unset):
+        w (str | Unset): A number from 1 to N, `one`, `quorum` (the majority of N) or `all`.
+        timeout (str | Unset): A Go duration.
+        sloppy (bool | Unset): Whether stand-ins may count towards w; true by default.
+    """
+
+    items: list[BatchPutItem] | Unset = UNSET
+    w: str | Unset = UNSET
+    timeout: str | Unset = UNSET
+    sloppy: bool | Unset = UNSET
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        items: list[dict[str, Any]] | Unset = UNSET
+        if not isinstance(self.items, Unset):
+            items = []
+            for items_item_data in self.items:
+                items_item = items_item_data.to_dict()
+                items.append(items_item)
+
+        w = self.w
+
+        timeout = self.timeout
+
+        sloppy = self.sloppy
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update({})
+        if items is not UNSET:
+            field_dict["items"] = items
+        if w is not UNSET:
+            field_dict["w"] = w
+        if timeout is not UNSET:
+            field_dict["timeout"] = timeout
+        if sloppy is not UNSET:
+            field_dict["sloppy"] = sloppy
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
+        from ..models.batch_put_item import BatchPutItem
+
+        d = dict(src_dict)
+        _items = d.pop("items", UNSET)
+        items: list[BatchPutItem] | Unset = UNSET
+        if _items is not UNSET:
+            items = []
+            for items_item_data in _items:
+                items_item = BatchPutItem.from_dict(items_item_data)
+
+                items.append(items_item)
+
+        w = d.pop("w", UNSET)
+
+        timeout = d.pop("timeout", UNSET)
+
+        sloppy = d.pop("sloppy", UNSET)
+
+        batch_put_request = cls(
+            items=items,
+            w=w,
+            timeout=timeout,
+            sloppy=sloppy,
+        )
+
+        batch_put_request.additional_properties = d
+        return batch_put_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

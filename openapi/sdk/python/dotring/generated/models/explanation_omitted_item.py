@@ -1,0 +1,10 @@
+from enum import Enum
+
+
+class ExplanationOmittedItem(str, Enum):
+    CLOCKS = "clocks"
+    REPLICAS = "replicas"
+    SIBLINGS = "siblings"
+
+    def __str__(self) -> str:
+        return str(self.value)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..types import UNSET, Unset
+
+T = TypeVar("T", bound="RepairRequest")
+
+
+@_attrs_define
+class RepairRequest:
+    """
+    Attributes:
+        node (str | Unset): The name of a node; empty or absent is the whole cluster.
+        key_prefix (str | Unset):
+        key_prefix_base64 (str | Unset): Where the prefix is not UTF-8.
+        timeout (str | Unset): A Go duration.
+        token (str | Unset): Of an earlier answer.
+    """
+
+    node: str | Unset = UNSET
+    key_prefix: str | Unset = UNSET
+    key_prefix_base64: str | Unset = UNSET
+    timeout: str | Unset = UNSET
+    token: str | Unset = UNSET
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        node = self.node
+
+        key_prefix = self.key_prefix
+
+        key_prefix_base64 = self.key_prefix_base64
+
+        timeout = self.timeout
+
+        token = self.token
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update({})
+        if node is not UNSET:
+            field_dict["node"] = node
+        if key_prefix is not UNSET:
+            field_dict["key_prefix"] = key_prefix
+        if key_prefix_base64 is not UNSET:
+            field_dict["key_prefix_base64"] = key_prefix_base64
+        if timeout is not UNSET:
+            field_dict["timeout"] = timeout
+        if token is not UNSET:
+            field_dict["token"] = token
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
+        d = dict(src_dict)
+        node = d.pop("node", UNSET)
+
+        key_prefix = d.pop("key_prefix", UNSET)
+
+        key_prefix_base64 = d.pop("key_prefix_base64", UNSET)
+
+        timeout = d.pop("timeout", UNSET)
+
+        token = d.pop("token", UNSET)
+
+        repair_request = cls(
+            node=node,
+            key_prefix=key_prefix,
+            key_prefix_base64=key_prefix_base64,
+            timeout=timeout,
+            token=token,
+        )
+
+        repair_request.additional_properties = d
+        return repair_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties
