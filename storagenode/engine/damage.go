@@ -39,3 +39,22 @@ func (d *Damage) Error() string {
 
 // Unwrap makes errors.Is find ErrDamaged and the cause.
 func (d *Damage) Unwrap() []error { return []error{ErrDamaged, d.Err} }
+
+// Table is a file of an engine that is never changed, only replaced by others.
+type Table struct {
+	// Number names it, and grows with each that is made in one directory.
+	Number uint64
+	Size   int64 // bytes
+}
+
+// Verifier is what an engine can be besides: one whose tables can be read again, to find damage that no read has met.
+type Verifier interface {
+	// Tables lists the tables that the engine is made of now, by number.
+	Tables() ([]Table, error)
+
+	// VerifyTable reads a table from its disk, past all caches, checks it, and calls fn with what it holds: all that was
+	// ever written for a key and is still there, the latest first; k and v are valid only until fn returns. It calls pace
+	// before it reads so many bytes. Errors: ErrDamaged, as of a read that met it, after all was read that can be;
+	// those of pace and fn as they are; ErrClosed; or a transient failure. A table that is gone meanwhile is no error.
+	VerifyTable(t Table, pace func(bytes int) error, fn func(k, v []byte) error) error
+}

@@ -33,12 +33,12 @@ type model struct {
 	nodes []*modelNode
 	past  map[string]naive // what each write superseded
 	dots  map[causal.Dot]string
-	seen  map[string][]context // what clients have seen of each key
+	seen  map[string][]seenContext // what clients have seen of each key
 	sent  []sent
 	ids   int
 }
 
-type context struct {
+type seenContext struct {
 	ctx  causal.Context
 	hist naive
 }
@@ -141,7 +141,7 @@ func (n *modelNode) mint(t *rapid.T) {
 	w := write(key, id)
 	past := n.newest[key].join(nil)
 	base := naive{}
-	var ctx context
+	var ctx seenContext
 	if pool := m.seen[key]; len(pool) > 0 && rapid.IntRange(0, 3).Draw(t, "with context") > 0 {
 		ctx = pool[rapid.IntRange(0, len(pool)-1).Draw(t, "context")]
 		w.Context = &ctx.ctx
@@ -186,7 +186,7 @@ func (n *modelNode) mint(t *rapid.T) {
 	if w.Context != nil {
 		seen = ctx.hist.join(naive{id: true})
 	}
-	m.seen[key] = append(m.seen[key], context{answer, seen})
+	m.seen[key] = append(m.seen[key], seenContext{answer, seen})
 }
 
 func (n *modelNode) apply(t *rapid.T, s sent) {
@@ -215,7 +215,7 @@ func (n *modelNode) read(t *rapid.T, key string) (rec []byte, hist naive) {
 }
 
 func newModel(t *testing.T, rt *rapid.T) *model {
-	m := &model{t: t, past: map[string]naive{}, dots: map[causal.Dot]string{}, seen: map[string][]context{}}
+	m := &model{t: t, past: map[string]naive{}, dots: map[causal.Dot]string{}, seen: map[string][]seenContext{}}
 	for range 3 {
 		h := newHooks()
 		opener := memory.NewStore().Open
@@ -265,7 +265,7 @@ func TestStoresAgainstFullHistories(t *testing.T) {
 					n.settle(t)
 				}
 				rec, hist := n.read(t, key)
-				c := context{hist: hist}
+				c := seenContext{hist: hist}
 				if rec != nil {
 					c.ctx.Vector = decode(m.t, key, rec).Clock
 					m.sent = append(m.sent, sent{key, rec, hist})

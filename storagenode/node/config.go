@@ -55,6 +55,11 @@ type Config struct {
 	// CompactionRate bounds the bytes per second that compaction writes; 0 (default) for no bound, else at least 1 MiB.
 	CompactionRate int64
 
+	// ScrubInterval is about how often all tables on the disk are read and verified, 1 s to 10 years. Default 7 days.
+	// ScrubRate bounds what is read for that, in bytes a second; 0 for no scrub at all. Default 8 MiB.
+	ScrubInterval time.Duration
+	ScrubRate     int64
+
 	// HintBytesMax and HintAgeMax bound the writes that this node takes in for others that are away: the bytes of all, and
 	// how long it has kept some for one node. Beyond them it refuses more; it drops none. 0 for no bound. Default 4 GiB
 	// and 24 h.
@@ -104,6 +109,7 @@ func Default() Config {
 		Label:    "dotring",
 		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
 		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
+		ScrubInterval: 7 * 24 * time.Hour, ScrubRate: 8 << 20,
 		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour, TombstoneGrace: 24 * time.Hour,
 		AntiEntropyInterval: time.Minute, DeadAfter: 10 * time.Minute, GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
 		Workers: 32, QueueMax: 16384, DrainWait: 10 * time.Second,
@@ -130,6 +136,8 @@ func (c Config) Validate() error {
 	f.add(len(c.Zone) <= 64, "zone: %d bytes, at most 64", len(c.Zone))
 	f.add(c.Weight > 0 && c.Weight <= ring.MaxWeight, "weight: %v is not above 0 and at most %v", c.Weight, ring.MaxWeight)
 	f.add(c.CompactionRate == 0 || c.CompactionRate >= 1<<20, "compaction-rate: %d is neither 0 nor at least 1 MiB a second", c.CompactionRate)
+	f.add(c.ScrubInterval >= time.Second && c.ScrubInterval <= 10*365*24*time.Hour, "scrub-interval: %v is not between 1s and 87600h", c.ScrubInterval)
+	f.add(c.ScrubRate == 0 || c.ScrubRate >= 1<<10, "scrub-rate: %d is neither 0 nor at least 1 KiB a second", c.ScrubRate)
 	f.add(c.Engine == EngineLevelDB || c.Engine == EnginePebble || c.Engine == EngineMemory,
 		"engine: %q is none of %q, %q, %q", c.Engine, EngineLevelDB, EnginePebble, EngineMemory)
 	f.add(c.AntiEntropyInterval >= 100*time.Millisecond && c.AntiEntropyInterval <= time.Hour,

@@ -35,6 +35,7 @@ import (
 	"github.com/dotring/dotring/storagenode/internal/datadir"
 	"github.com/dotring/dotring/storagenode/internal/handoff"
 	"github.com/dotring/dotring/storagenode/internal/layout"
+	"github.com/dotring/dotring/storagenode/internal/scrub"
 	"github.com/dotring/dotring/storagenode/internal/stream"
 	"github.com/dotring/dotring/storagenode/kv"
 )
@@ -80,6 +81,7 @@ type Node struct {
 	sums    *antientropy.Sums
 	repair  *antientropy.Service
 	collect *collector.Service
+	scrub   *scrub.Service // nil: never
 	pulse   wire.Pulse
 	dir     *datadir.Dir
 	id      ring.NodeID
@@ -199,8 +201,23 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
+	if err := n.openScrub(); err != nil {
+		return err
+	}
 	n.serveWhat()
 	return newMetrics(n.reg, n)
+}
+
+func (n *Node) openScrub() (err error) {
+	if n.cfg.ScrubRate == 0 {
+		return nil
+	}
+	n.scrub, err = scrub.New(scrub.Config{
+		Store: n.store, Rate: n.cfg.ScrubRate, Interval: n.cfg.ScrubInterval,
+		Pressure: func() float64 { return max(n.store.Pressure(), n.stream.Pressure()) },
+		Now:      time.Now, Logger: n.log, Registerer: n.reg,
+	})
+	return err
 }
 
 func (n *Node) listen() (err error) {
@@ -349,6 +366,9 @@ func (n *Node) Run(ctx context.Context) error {
 	owned.Go(func() { n.joinGossip(back) })
 	owned.Go(func() { n.repair.Run(back) })
 	owned.Go(func() { n.collect.Run(back) })
+	if n.scrub != nil {
+		owned.Go(func() { n.scrub.Run(back) })
+	}
 	owned.Go(func() { n.followHealth(back) })
 	owned.Go(func() {
 		if err := n.grpc.Serve(n.grpcListener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
