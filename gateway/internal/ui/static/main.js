@@ -84,8 +84,13 @@ function showView() {
   document.title = name[0].toUpperCase() + name.slice(1) + " · Dotring";
   if (name === "keys") {
     keys.open(location.hash);
-    if (!byId("key").value) byId("key").focus();
+    if (location.hash === "#keys") focusKey();
   }
+}
+
+function focusKey() {
+  byId("key").focus();
+  byId("key").select();
 }
 
 // onKey takes single keys where nobody types.
@@ -95,10 +100,8 @@ function onKey(e) {
   if (view) location.hash = "#" + view;
   if (e.key === "/") {
     e.preventDefault();
-    if (byId("view-keys").hidden) location.hash = "#keys";
-    byId("view-keys").hidden = false;
-    byId("key").focus();
-    byId("key").select();
+    if (byId("view-keys").hidden) location.hash = "#keys"; // which takes the focus there, once the view is shown
+    else focusKey();
   }
 }
 
