@@ -41,20 +41,37 @@ func TestSDKs(t *testing.T) {
 		requireExample(t, runSDK(t, nil, "go", "run", main))
 	})
 	t.Run("python", func(t *testing.T) {
-		env := sdkEnv(t, c, "python3", "PYTHONPATH=../../openapi/sdk/python", "PYTHONDONTWRITEBYTECODE=1")
+		env := sdkEnv(t, c, "python3", []string{"-c", "import sys; sys.exit(sys.version_info < (3, 11))"}, "PYTHONPATH=../../openapi/sdk/python", "PYTHONDONTWRITEBYTECODE=1")
 		runSDK(t, env, "python3", "-m", "unittest", "discover", "--quiet", "--start-directory", "../../openapi/sdk/python/tests", "--top-level-directory", "../../openapi/sdk/python")
 		runSDK(t, env, "python3", "testdata/awkward.py", "write")
 		requireAwkwardKeys(t, c, "text/x-python")
 		runSDK(t, env, "python3", "testdata/awkward.py", "read")
 		requireExample(t, runSDK(t, env, "python3", "-c", sdkExample(t, c, "python")))
 	})
+	t.Run("typescript", func(t *testing.T) {
+		env := sdkEnv(t, c, "node", []string{"-e", "process.exit(parseInt(process.versions.node) < 20)"}, "NO_COLOR=1")
+		sdk := "../../openapi/sdk/typescript"
+		runSDK(t, env, "node", "--test", sdk+"/test/client.test.js")
+		runSDK(t, env, "node", "testdata/awkward.mjs", "write")
+		requireAwkwardKeys(t, c, "text/x-node")
+		runSDK(t, env, "node", "testdata/awkward.mjs", "read")
+		where, err := filepath.Abs(sdk + "/src/index.js")
+		if err != nil {
+			t.Fatal(err)
+		}
+		main := strings.Replace(sdkExample(t, c, "typescript"), `from "dotring"`, `from "file://`+filepath.ToSlash(where)+`"`, 1)
+		requireExample(t, runSDK(t, env, "node", "--input-type=module", "--eval", main))
+	})
 }
 
-// sdkEnv is what scripts in another language are told; the test is skipped where nothing runs them.
-func sdkEnv(t *testing.T, c *localcluster.Cluster, runs string, more ...string) []string {
+// sdkEnv is what scripts in another language are told; the test is skipped where what runs them is missing or too old.
+func sdkEnv(t *testing.T, c *localcluster.Cluster, runs string, isNew []string, more ...string) []string {
 	t.Helper()
 	if _, err := exec.LookPath(runs); err != nil {
 		t.Skipf("%s is missing: this SDK cannot be tested here", runs)
+	}
+	if err := exec.CommandContext(t.Context(), runs, isNew...).Run(); err != nil {
+		t.Skipf("%s is too old: this SDK cannot be tested here", runs)
 	}
 	var raw [][]byte
 	for _, key := range awkwardKeys {
