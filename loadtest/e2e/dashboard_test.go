@@ -151,6 +151,7 @@ func TestDashboard(t *testing.T) {
 	b.until(10*time.Second, `document.querySelectorAll('#ring path.slice').length === 3 && document.querySelectorAll('#ring path.zone').length === 3`)
 	b.until(10*time.Second, `document.getElementById('promise').textContent.startsWith('All 3 members work')`)
 
+	clocksInBrowser(t, b)
 	resolveInBrowser(t, b, cl)
 	b.run(chromedp.KeyEvent(kb.Escape), chromedp.Evaluate[chromedp.Void](`document.activeElement.blur()`), chromedp.KeyEvent("3"))
 	b.until(5*time.Second, `!document.getElementById('view-work').hidden && document.getElementById('tasks').innerText.includes('comparisons between owners')`)
@@ -177,6 +178,29 @@ func TestDashboard(t *testing.T) {
 	b.until(10*time.Second, `document.querySelectorAll('#ring path.slice.down').length === 1`)
 	b.requireOnly(origin)
 	policyHolds(t, b, origin)
+}
+
+// clocksInBrowser tells the page of three replicas that differ: x:1 and x:2 are superseded by what others have seen, y:1 is
+// not, and x:3 was superseded within the clock of its replica.
+func clocksInBrowser(t *testing.T, b *browser) {
+	t.Helper()
+	got := b.eval(`Promise.all([import('/ui/causal.js'), import('/ui/graph.js')]).then(([causal, graph]) => {
+		const replica = (name, clock, ...siblings) => ({ name, clock: Object.entries(clock).map(([actor, counter]) => ({ actor, counter })),
+			siblings: siblings.map(([actor, counter]) => ({ actor, counter, tombstone: actor === 'y' })) });
+		const all = [replica('a', { x: '2', y: '1' }, ['x', '2'], ['y', '1']), replica('b', { x: '1' }, ['x', '1']), replica('c', { x: '3' })];
+		const dots = causal.merge(all), clocks = all.map(causal.clockOf), drawn = graph.graph(all, dots, (actor) => actor);
+		return [[...dots.values()].map((d) => d.name + (d.live ? ' live' : ' stale')), all.map((r) => causal.standing(r, dots)),
+			causal.compare(clocks[0], clocks[2]), causal.compare(clocks[1], clocks[0]), causal.compare(clocks[2], clocks[1]), causal.compare(clocks[0], clocks[0]),
+			causal.versions([...all, { ...all[0], name: 'd' }]).map((v) => v.names.join('+')),
+			[...drawn.querySelectorAll('.event')].map((e) => e.getAttribute('class')),
+			[...drawn.querySelectorAll('polyline')].map((p) => p.getAttribute('points').split(' ').map((at) => Math.round((at.split(',')[0] - 120) / 84)).join())];
+	})`)
+	want := `[["x:2 stale","y:1 live","x:1 stale"],["holds 1 superseded","lacks 1, holds 1 superseded","lacks 1"],` +
+		`"concurrent","before","after","equal",["b","a+d","c"],["event stale value","event stale value","event gone","event live deletion"],` +
+		`["1,1,0,0,0","2,2,1,1,1","3,3,0,0,0"]]`
+	if got != want {
+		t.Errorf("clocks: %s, want %s", got, want)
+	}
 }
 
 // resolveInBrowser looks keys up, and resolves their conflicts in each of the ways there are.

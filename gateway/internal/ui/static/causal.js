@@ -59,5 +59,5 @@ export function versions(replicas) {
     else found.push({ clock, names: [r.name] });
   }
   const weight = (v) => [...v.clock.values()].reduce((a, b) => a + b, 0n);
-  return found.sort((a, b) => (weight(a) < weight(b) ? -1 : 1));
+  return found.sort((a, b) => (weight(a) < weight(b) ? -1 : weight(a) > weight(b) ? 1 : 0));
 }

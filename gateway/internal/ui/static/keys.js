@@ -46,7 +46,9 @@ export async function look(note) {
   try {
     const key = parseKey();
     say("Asking…");
-    const [seen, held] = await Promise.all([api.read(key), api.inspect(key), named()]);
+    // First what replicas hold, then the read: it begins to repair them.
+    const [held] = await Promise.all([api.inspect(key), named()]);
+    const seen = await api.read(key);
     current = { key, ...seen };
     show(current, held);
     const live = seen.values.filter((v) => !v.tombstone).length;
