@@ -209,16 +209,20 @@ func TestDamageAndReopening(t *testing.T) {
 		if got := d.times(); !maps.Equal(got, map[uint64]int{1: 1, 2: 2, 3: 1}) {
 			t.Errorf("verified %v", got)
 		}
-		d.do(func() { d.closed = true })
 		ended := make(chan struct{})
-		go func() { defer close(ended); run(t, d, 1<<20, week, 5*time.Minute, idle) }()
+		go func() { defer close(ended); run(t, d, 1<<20, week, 20*time.Minute, idle) }()
+		anew := func(closed bool) { // the database was set aside, numbers begin anew
+			d.closed, d.opening, d.meta, d.sizes = closed, d.opening+1, nil, map[uint64]int64{1: 1 << 20}
+		}
 		time.Sleep(time.Minute)
-		d.do(func() { // the database was set aside, numbers begin anew
-			d.closed, d.opening, d.meta, d.sizes = false, d.opening+1, nil, map[uint64]int64{1: 1 << 20}
-		})
+		d.do(func() { anew(false) }) // between two looks
+		time.Sleep(5 * time.Minute)
+		d.do(func() { anew(true) })
+		time.Sleep(5 * time.Minute)
+		d.do(func() { d.closed = false })
 		<-ended
-		if got := d.times()[1]; got != 2 {
-			t.Errorf("the new table 1 was verified %d times with the old", got)
+		if got := d.times()[1]; got != 3 {
+			t.Errorf("table 1 was verified %d times, being three tables", got)
 		}
 	})
 }
