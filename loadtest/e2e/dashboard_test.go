@@ -175,7 +175,7 @@ func TestDashboard(t *testing.T) {
 	if took > 3*time.Second {
 		t.Errorf("the killed node was shown after %v, more than 3s", took)
 	}
-	b.until(10*time.Second, `document.querySelectorAll('#ring path.slice.down').length === 1`)
+	b.until(10*time.Second, `document.querySelectorAll('#ring path.slice.down').length === 1 && document.getElementById('fault').hidden`)
 	b.requireOnly(origin)
 	policyHolds(t, b, origin)
 }
@@ -217,7 +217,7 @@ func resolveInBrowser(t *testing.T, b *browser, cl *client) {
 		t.Errorf("replicas, live writes in the graph, actors: %s", got)
 	}
 	b.run(chromedp.Evaluate[chromedp.Void](`[...document.querySelectorAll('.card')].find((c) => c.textContent.includes('<script>')).querySelector('.keep').click()`))
-	b.until(10*time.Second, `document.getElementById('said').textContent.startsWith('Resolved.') && document.querySelectorAll('#inspection pre').length === 1`)
+	b.until(10*time.Second, `document.getElementById('said').textContent.startsWith('Resolved.') && document.activeElement.id === 'said' && document.querySelectorAll('#inspection pre').length === 1`)
 	if a := cl.want(t, http.StatusOK, "GET", "cart", "", nil); string(a.body) != evil || a.header.Get("Content-Type") != "text/html" {
 		t.Errorf("the chosen value is %q of %s", a.body, a.header.Get("Content-Type"))
 	}
@@ -272,7 +272,7 @@ func policyHolds(t *testing.T, b *browser, origin string) {
 	}
 }
 
-// TestDashboardAsksForAToken opens the dashboard of a cluster with access rules.
+// TestDashboardAsksForAToken opens the dashboard of a cluster with access rules, and then kills the gateway.
 func TestDashboardAsksForAToken(t *testing.T) {
 	data := t.TempDir()
 	c := start(t, localcluster.Config{Nodes: 3, Gateways: 1, Secure: true, Data: data})
@@ -294,5 +294,9 @@ func TestDashboardAsksForAToken(t *testing.T) {
 	}
 	b.click("#sign")
 	b.click("#token-form button[value=forget]")
-	b.until(10*time.Second, `!document.getElementById('fault').hidden && sessionStorage.length === 0`)
+	b.until(10*time.Second, `document.getElementById('fault').textContent === 'The gateway asks for a token.' && sessionStorage.length === 0`)
+	if err := c.Gateways[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	b.until(10*time.Second, `document.getElementById('fault').textContent.startsWith('The gateway does not answer.')`)
 }

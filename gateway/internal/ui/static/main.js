@@ -19,37 +19,35 @@ function every(ask) {
     if (!document.hidden) {
       try {
         await ask();
-        reached();
+        faults.delete(ask);
       } catch (err) {
-        failed(err);
+        faults.set(ask, err);
       }
+      showFaults();
     }
     setTimeout(turn, PERIOD);
   };
   turn();
 }
 
-function reached() {
-  byId("fault").hidden = true;
-  text(byId("link"), "live");
-  byId("link").className = "ok";
+const faults = new Map(); // of the questions whose last answer was none
+
+// showFaults tells of the first question that fails. What was last known stays on the page.
+function showFaults() {
+  const [err] = faults.values();
+  byId("fault").hidden = !err;
+  byId("link").className = err ? "bad" : "ok";
+  text(byId("link"), err ? "not live" : "live");
+  if (!err) return;
+  if (err.status === 401 || err.status === 403) byId("sign").hidden = false;
+  text(byId("fault"), faultText(err));
+  if (err.status === 401) askToken(false);
 }
 
-function failed(err) {
-  const fault = byId("fault");
-  byId("link").className = "bad";
-  text(byId("link"), "not live");
-  fault.hidden = false;
-  if (err.status === 401) {
-    byId("sign").hidden = false;
-    text(fault, api.token() ? "The gateway does not accept this token." : "The gateway asks for a token.");
-    askToken(false);
-  } else if (err.status === 403) {
-    byId("sign").hidden = false;
-    text(fault, "This token may not look at the cluster: it needs admin. Keys that it may read can be looked up.");
-  } else {
-    text(fault, err.status ? err.message : "The gateway does not answer. What is shown is old.");
-  }
+function faultText(err) {
+  if (err.status === 401) return api.token() ? "The gateway does not accept this token." : "The gateway asks for a token.";
+  if (err.status === 403) return "This token may not look at the cluster: it needs admin. Keys that it may read can be looked up.";
+  return err.status ? err.message : "The gateway does not answer. What is shown is old.";
 }
 
 let asked = false; // once by itself; then by the button

@@ -49,12 +49,12 @@ export function showNodes(nodes, tasks) {
   const rows = new Map(Array.from(body.rows, (r) => [r.dataset.id, r]));
   const ages = comparedAgo(tasks);
   const sorted = [...nodes].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
-  for (const node of sorted) {
+  sorted.forEach((node, i) => {
     const row = rows.get(node.id) || emptyRow(node);
     rows.delete(node.id);
     showNode(row, node, ages.get(node.name));
-    body.append(row);
-  }
+    if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] || null);
+  });
   for (const row of rows.values()) row.remove();
 }
 
