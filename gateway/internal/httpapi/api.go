@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -20,6 +21,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
 	"github.com/dotring/dotring/gateway/internal/ui"
+	"github.com/dotring/dotring/openapi"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 )
@@ -73,8 +75,10 @@ type API struct {
 	common    commonHeaders
 	cors      *cors
 	exchanges exchangePool
-	pages     map[string]ui.File // of the dashboard
-	burst     zerolog.Logger     // for warnings, of which there may be as many as requests
+	pages     map[string]ui.File // of the dashboard and the explorer
+	// documentJSON makes the explorer's form of the document when it is first asked for.
+	documentJSON func() (ui.File, error)
+	burst        zerolog.Logger // for warnings, of which there may be as many as requests
 }
 
 // commonHeaders are header values that are the same in every answer; they are shared and never modified.
@@ -110,6 +114,7 @@ func New(cfg Config) (*API, error) {
 	if a.transcode, err = a.newTranscoder(); err != nil {
 		return nil, fmt.Errorf("register transcoded routes: %w", err)
 	}
+	a.documentJSON = sync.OnceValues(func() (ui.File, error) { return ui.Document(openapi.Document) })
 	if a.pages, err = ui.Load(); err != nil {
 		return nil, fmt.Errorf("load dashboard: %w", err)
 	}
@@ -135,7 +140,8 @@ func (a *API) routes() {
 	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
 	a.router.HandleFunc("/readyz", a.handle(opHealth, a.readyz))
 	a.router.HandleFunc("/openapi.yaml", a.handle(opOther, a.document))
-	a.router.HandleFunc("/ui", a.handle(opOther, a.toDashboard))
+	a.router.HandleFunc("/ui", a.handle(opOther, a.toPage(uiPrefix)))
+	a.router.HandleFunc("/docs", a.handle(opOther, a.toPage(uiPrefix+ui.Explorer)))
 	a.router.HandleFunc(uiPrefix, a.handle(opOther, a.dashboard))
 	a.router.HandleFunc(uiPrefix+"*", a.handle(opOther, a.dashboard))
 	unknown := a.handle(opOther, func(x *exchange, r *http.Request) { x.fail(r, problem.ErrNoPath) })

@@ -388,9 +388,11 @@ func (d *driver) service(m string) {
 		d.good(200, call{m, target, named, ""})
 		d.bad(414, call{m, tooLong(target), nil, ""})
 	}
-	d.good(308, call{m, "/ui", named, ""})
-	d.bad(414, call{m, tooLong("/ui"), nil, ""})
-	for _, target := range []string{"/ui/", "/ui/main.js"} {
+	for _, target := range []string{"/ui", "/docs"} {
+		d.good(308, call{m, target, named, ""})
+		d.bad(414, call{m, tooLong(target), nil, ""})
+	}
+	for _, target := range []string{"/ui/", "/ui/main.js", "/ui/docs.html", "/ui/openapi.json"} {
 		d.bad(414, call{m, tooLong(target), nil, ""})
 		page := d.good(200, call{m, target, named, ""})
 		d.good(304, call{m, target, header("If-None-Match", page.Header.Get("Etag")), ""})
@@ -407,7 +409,7 @@ func (d *driver) service(m string) {
 // outside asks for what belongs to no operation.
 func (d *driver) outside() {
 	d.t.Helper()
-	for _, target := range []string{"/", "/docs", "/metrics", "/v1/kv:batchFrob", "/v1/cluster/nope"} {
+	for _, target := range []string{"/", "/docs/", "/metrics", "/v1/kv:batchFrob", "/v1/cluster/nope"} {
 		d.bad(404, call{"GET", target, nil, ""})
 	}
 	shared := d.on(func(c *httpapi.Config) { c.CORSOrigins = []string{"https://app.example"} })

@@ -11,15 +11,17 @@ import (
 
 const uiPrefix = "/ui/"
 
-// toDashboard sends those who left the last slash out where the page's parts are found.
-func (a *API) toDashboard(x *exchange, r *http.Request) {
-	if !x.readOnly(r) {
-		return
+// toPage sends those who ask for a page by a short path where its parts are found.
+func (a *API) toPage(location string) handler {
+	return func(x *exchange, r *http.Request) {
+		if !x.readOnly(r) {
+			return
+		}
+		h := x.Header()
+		h["Cache-Control"] = a.common.noStore
+		h["Location"] = []string{location}
+		x.WriteHeader(http.StatusPermanentRedirect)
 	}
-	h := x.Header()
-	h["Cache-Control"] = a.common.noStore
-	h["Location"] = []string{uiPrefix}
-	x.WriteHeader(http.StatusPermanentRedirect)
 }
 
 // dashboard serves the files of the dashboard. They tell nothing of the cluster, and are open to everybody: what they show,
@@ -33,6 +35,14 @@ func (a *API) dashboard(x *exchange, r *http.Request) {
 		name = ui.Index
 	}
 	file, ok := a.pages[name]
+	if name == ui.DocumentName {
+		var err error
+		if file, err = a.documentJSON(); err != nil {
+			x.fail(r, err)
+			return
+		}
+		ok = true
+	}
 	if !ok {
 		x.fail(r, fmt.Errorf("%w: the dashboard has no such file", problem.ErrNoPath))
 		return

@@ -1,15 +1,18 @@
-// Package ui is the dashboard: a page and its parts, which a browser runs against the public HTTP API.
+// Package ui is the dashboard and the explorer of the API: pages and their parts, which a browser runs against
+// the public HTTP API.
 package ui
 
 import (
 	"embed"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 
 	"github.com/zeebo/xxh3"
+	"go.yaml.in/yaml/v3"
 )
 
 // Policy is the Content-Security-Policy of every file. Stored values share the origin with the page, so that it runs
@@ -18,8 +21,11 @@ import (
 const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// Index is the name of the page itself.
-const Index = "index.html"
+// Index is the name of the dashboard's page, Explorer of the API explorer's.
+const (
+	Index    = "index.html"
+	Explorer = "docs.html"
+)
 
 //go:embed static
 var static embed.FS
@@ -35,6 +41,27 @@ type File struct {
 var types = map[string]string{
 	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
 	".svg": "image/svg+xml",
+}
+
+// DocumentName is the file that the explorer reads, which Document makes.
+const DocumentName = "openapi.json"
+
+// Document returns an OpenAPI document, given as YAML, as JSON: browsers read no YAML.
+func Document(yamlText []byte) (File, error) {
+	var doc map[string]any
+	if err := yaml.Unmarshal(yamlText, &doc); err != nil {
+		return File{}, fmt.Errorf("read document: %w", err)
+	}
+	body, err := json.Marshal(doc)
+	if err != nil {
+		return File{}, fmt.Errorf("write document: %w", err)
+	}
+	return newFile("application/json", body), nil
+}
+
+func newFile(kind string, body []byte) File {
+	sum := xxh3.Hash128(body).Bytes()
+	return File{Type: kind, ETag: `"` + hex.EncodeToString(sum[:]) + `"`, Body: body}
 }
 
 // Load returns all files by name. It errs when one is of a kind that browsers would have to guess.
@@ -53,8 +80,7 @@ func Load() (map[string]File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read file: %w", err)
 		}
-		sum := xxh3.Hash128(body).Bytes()
-		files[e.Name()] = File{Type: kind, ETag: `"` + hex.EncodeToString(sum[:]) + `"`, Body: body}
+		files[e.Name()] = newFile(kind, body)
 	}
 	if _, ok := files[Index]; !ok {
 		return nil, errors.New("there is no " + Index)

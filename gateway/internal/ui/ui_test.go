@@ -71,3 +71,14 @@ func TestFaultsAreFound(t *testing.T) {
 		}
 	}
 }
+
+// TestDocumentKeepsWhatItSays reads a document back.
+func TestDocumentKeepsWhatItSays(t *testing.T) {
+	f, err := ui.Document([]byte("paths:\n  /a:\n    get: { responses: { '200': { description: \"it's\" } } }\n"))
+	if want := `{"paths":{"/a":{"get":{"responses":{"200":{"description":"it's"}}}}}}`; err != nil || string(f.Body) != want || len(f.ETag) != 34 {
+		t.Errorf("%s, tag %s, %v", f.Body, f.ETag, err)
+	}
+	if _, err := ui.Document([]byte("a: [")); err == nil {
+		t.Error("a damaged document is taken")
+	}
+}

@@ -332,6 +332,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/docs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** This document as a page, with forms to try each operation. */
+        get: operations["redirectToExplorer"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** As GET, without a body. */
+        head: operations["headRedirectToExplorer"];
+        patch?: never;
+        trace?: never;
+    };
     "/ui": {
         parameters: {
             query?: never;
@@ -1069,8 +1087,8 @@ export interface components {
             };
             content?: never;
         };
-        /** @description The dashboard is at `/ui/`. */
-        ToDashboard: {
+        /** @description The page, whose place `Location` names. */
+        ToPage: {
             headers: {
                 Location: components["headers"]["Location"];
                 "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
@@ -2858,6 +2876,46 @@ export interface operations {
             414: components["responses"]["HeadURITooLong"];
         };
     };
+    redirectToExplorer: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            308: components["responses"]["ToPage"];
+            414: components["responses"]["URITooLong"];
+        };
+    };
+    headRedirectToExplorer: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            308: components["responses"]["ToPage"];
+            414: components["responses"]["HeadURITooLong"];
+        };
+    };
     redirectToDashboard: {
         parameters: {
             query?: never;
@@ -2874,7 +2932,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            308: components["responses"]["ToDashboard"];
+            308: components["responses"]["ToPage"];
             414: components["responses"]["URITooLong"];
         };
     };
@@ -2894,7 +2952,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            308: components["responses"]["ToDashboard"];
+            308: components["responses"]["ToPage"];
             414: components["responses"]["HeadURITooLong"];
         };
     };
