@@ -27,7 +27,6 @@ type cluster struct {
 	holds  map[ring.NodeID]map[string]bool
 	away   map[ring.NodeID]error
 	scan   int // keys that a node looks at in one go
-	asked  int
 	reads  int
 }
 

@@ -160,15 +160,6 @@ func (p *peer) send(call Call) {
 	call.Deliver(Answer{From: p.id, Tag: call.Tag, Err: ErrNotConnected})
 }
 
-func (p *peer) connected() bool {
-	for i := range p.slots {
-		if p.slots[i].Load() != nil {
-			return true
-		}
-	}
-	return false
-}
-
 func (p *peer) health() Health {
 	h := Health{Suspect: p.suspect.Load(), Phi: math.Float64frombits(p.phi.Load())}
 	for i := range p.slots {

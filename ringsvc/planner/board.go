@@ -168,10 +168,8 @@ func (b *board) split(i, n int) {
 	from := c.from + int32(n)
 	if from >= ring.Slots { // the last cell runs over the end: the part behind is the first cell
 		b.cells = slices.Insert(b.cells, 0, cell{from - ring.Slots, c.set, c.was})
-		i = 0
 	} else {
 		b.cells = slices.Insert(b.cells, i+1, cell{from, c.set, c.was})
-		i++
 	}
 	for _, o := range c.set { // those of the parts are now beside each other too
 		for _, p := range c.set {
