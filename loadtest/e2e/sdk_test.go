@@ -49,7 +49,7 @@ func TestSDKs(t *testing.T) {
 		requireExample(t, runSDK(t, env, "python3", "-c", sdkExample(t, c, "python")))
 	})
 	t.Run("typescript", func(t *testing.T) {
-		env := sdkEnv(t, c, "node", []string{"-e", "process.exit(parseInt(process.versions.node) < 20)"}, "NO_COLOR=1")
+		env := sdkEnv(t, c, "node", []string{"-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"}, "NO_COLOR=1")
 		sdk := "../../openapi/sdk/typescript"
 		runSDK(t, env, "node", "--test", sdk+"/test/client.test.js")
 		runSDK(t, env, "node", "testdata/awkward.mjs", "write")
