@@ -34,8 +34,8 @@ test: ## run all tests (needs Go and make alone)
 	@go test -timeout 7m $(PACKAGES)
 
 .PHONY: race
-race: ## run all tests under the race detector (needs a C compiler)
-	@CGO_ENABLED=1 go test -race -timeout 11m $(PACKAGES)
+race: ## run all tests under the race detector, random histories in fewer numbers (needs a C compiler)
+	@CGO_ENABLED=1 go test -race -short -timeout 11m $(PACKAGES)
 
 .PHONY: check
 check: format vet lint generated standalone ## format, vet, lint, generated code current, each module builds alone
