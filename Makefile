@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-MODULES := ringsvc proto openapi storagenode gateway loadtest
+MODULES := loadtest storagenode ringsvc proto openapi gateway
 PACKAGES := $(foreach m,$(MODULES),./$(m)/...)
 TOOLS := $(CURDIR)/bin/tools
 NODES ?= 3

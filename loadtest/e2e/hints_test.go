@@ -56,6 +56,7 @@ func TestHintsBringWhatANodeMissed(t *testing.T) {
 	if err := down.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	noticed(t, c)
 	expected := 0
 	for _, key := range keys {
 		a, err := put(key, "w=all")

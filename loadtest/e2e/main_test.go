@@ -90,6 +90,30 @@ func waitReady(t *testing.T, c *localcluster.Cluster, nodes int) {
 	}
 }
 
+// noticed waits until each gateway goes around the nodes that do not run: a write that is sent to one as it dies stays in
+// doubt until its deadline.
+func noticed(t *testing.T, c *localcluster.Cluster) {
+	t.Helper()
+	running := 0
+	for _, n := range c.Nodes {
+		if n.Running() {
+			running++
+		}
+	}
+	for _, g := range c.Gateways {
+		if !g.Running() {
+			continue
+		}
+		eventually(t, c, 20*time.Second, func() error {
+			s, err := c.Status(t.Context(), g)
+			if err == nil && s.Alive > running {
+				err = fmt.Errorf("%s takes %d nodes to be alive, %d run", g.Name, s.Alive, running)
+			}
+			return err
+		})
+	}
+}
+
 // eventually polls until try succeeds, for at most limit.
 func eventually(t *testing.T, c *localcluster.Cluster, limit time.Duration, try func() error) {
 	t.Helper()

@@ -196,6 +196,7 @@ func TestQuorumsWithOneNodeDown(t *testing.T) {
 	if err := down.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	noticed(t, c)
 	for name, a := range apis {
 		key := "key/" + name
 		steps := []struct {

@@ -37,6 +37,7 @@ func TestRepairWaits(t *testing.T) {
 		if err := p.Kill(); err != nil {
 			t.Fatal(err)
 		}
+		noticed(t, c)
 	}
 	kill(c.Nodes[1])
 	put("second ")
