@@ -124,7 +124,7 @@ func (s *secured) ask(g *localcluster.Process, method, path, token, body string)
 }
 
 func get(config *tls.Config, method, url, token, body string) (code int, text []byte, err error) {
-	tr := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: true}
+	tr := &http.Transport{TLSClientConfig: config.Clone(), DisableKeepAlives: true, ForceAttemptHTTP2: true}
 	defer tr.CloseIdleConnections()
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {

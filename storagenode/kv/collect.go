@@ -204,7 +204,8 @@ func (s *Store) collect(step collect.Step, t collect.Tomb, done func(collect.Hol
 	if err != nil {
 		return 0, 0, false, err
 	}
-	o.call = callback{mint: func(err error) { done(after, moves, err) }}
+	counted := moves // what is returned below is set while the committer may already call done
+	o.call = callback{mint: func(err error) { done(after, counted, err) }}
 	return 0, 0, true, s.enqueueRecord(p, o)
 }
 
