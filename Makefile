@@ -33,6 +33,14 @@ clean-data: ## delete the local cluster's data
 test: ## run all tests (needs Go and make alone)
 	@go test -timeout 7m $(PACKAGES)
 
+.PHONY: test-build
+test-build: ## compile all tests, and run none
+	@go test -run '^$$' $(PACKAGES) >/dev/null
+
+.PHONY: race-build
+race-build: ## compile all tests with the race detector, and run none
+	@CGO_ENABLED=1 go test -race -run '^$$' $(PACKAGES) >/dev/null
+
 .PHONY: race
 race: ## run all tests under the race detector, random histories in fewer numbers (needs a C compiler)
 	@CGO_ENABLED=1 go test -race -short -timeout 11m $(PACKAGES)
