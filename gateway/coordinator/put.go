@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -183,8 +184,12 @@ func (o *putOp) request() *storagev1.Request {
 }
 
 func (o *putOp) sendMint(i int) {
-	o.asked = o.c.replicas.Health(o.put.Node(i)).Actor
 	r, req := o.request(), o.req
+	if o.put.MayBeRepeated() {
+		r.AskedActor = bytes.Clone(o.asked[:])
+	} else {
+		o.asked = o.c.replicas.Health(o.put.Node(i)).Actor
+	}
 	r.Op, r.Key, r.Trace = storagev1.Op_OP_MINT, req.Key, req.Trace
 	r.Value, r.ContentType, r.Meta, r.Tombstone, r.Checksum = req.Value, req.ContentType, req.Meta, req.Tombstone, req.Checksum
 	r.LastWriteWins = o.c.cfg.Policies.LastWriteWins(req.Key)

@@ -430,6 +430,9 @@ func (p *Put) Doubtful() (i int, yes bool) {
 	return p.minter, p.phase == inDoubt && p.verdict == Pending
 }
 
+// MayBeRepeated says whether the mint may have happened before, so that asking for it is asking again.
+func (p *Put) MayBeRepeated() bool { return p.doubtful }
+
 // Again lets the machine that Doubtful named be asked again, with the same request id: it answers the same dot.
 func (p *Put) Again() {
 	if p.phase == inDoubt {

@@ -97,7 +97,9 @@ func (p *Point) Observe(id ring.NodeID, r Report, compare bool) {
 }
 
 func (p *Point) waitsForHint(id ring.NodeID, n *progress, h Hint) bool {
-	return p.concerns(id, h.Target) && h.Count > 0 && h.Since < n.Hints
+	// One kept in the very instant of the first answer counts as kept before it: clocks have steps, and all times before a
+	// restart are told as the first instant after it.
+	return p.concerns(id, h.Target) && h.Count > 0 && h.Since <= n.Hints
 }
 
 // concerns says whether what is between two nodes belongs to the point.

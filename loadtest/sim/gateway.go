@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dotring/dotring/gateway/quorum"
+	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/phi"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
@@ -54,7 +55,8 @@ type gateState struct {
 type link struct {
 	up     bool
 	epoch  int
-	life   int // of the node's process
+	life   int          // of the node's process
+	actor  causal.Actor // of the node, when the link was opened
 	heard  time.Duration
 	detect *phi.Detector
 	calls  []*call
@@ -182,7 +184,7 @@ func (g *gateway) connect() {
 	for i, l := range g.links {
 		n := g.w.nodes[i]
 		if !l.up && n.up && n.view != nil && !n.paused() && g.w.reachable(g.place(), i) {
-			l.up, l.life, l.heard = true, n.life, g.w.now
+			l.up, l.life, l.actor, l.heard = true, n.life, n.store.Actor(), g.w.now
 			l.detect.Heard(g.w.now)
 		}
 	}

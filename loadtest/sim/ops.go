@@ -238,7 +238,7 @@ type putOp struct {
 	pauses   int
 	retryAt  time.Duration
 	polling  bool
-	asked    int // the life of the node that was asked to mint
+	asked    causal.Actor // of the node that was asked to mint, when the link to it was opened
 	done     func(*putOp, error)
 }
 
@@ -319,7 +319,7 @@ func (o *putOp) poll() {
 		l := o.g.links[o.g.w.byID(o.put.Node(i)).idx]
 		switch {
 		case !l.up:
-		case l.life != o.asked && o.g.w.bug != Forgetful: // it has forgotten the request
+		case l.actor != o.asked && o.g.w.bug != Forgetful: // it has forgotten the request
 			o.put.GiveUp()
 		case o.now() >= o.retryAt:
 			o.put.Again()
@@ -329,11 +329,16 @@ func (o *putOp) poll() {
 }
 
 func (o *putOp) sendMint(i int) {
-	o.asked = o.g.links[o.g.w.byID(o.put.Node(i)).idx].life
 	r := &request{op: opMint, key: o.key, left: o.due - o.g.w.now, live: o.state.names, write: o.write, seen: o.seen}
 	r.mint.Value, r.mint.Tombstone, r.mint.ContentType = o.write.Value, o.write.Tombstone, "text/plain"
 	r.mint.Checksum, r.mint.Context, r.mint.Base = record.Checksum(o.write.Value), o.context, o.base
 	r.mint.RequestID, r.mint.ClientRequestID = o.request, o.named
+	switch {
+	case !o.put.MayBeRepeated():
+		o.asked = o.g.links[o.g.w.byID(o.put.Node(i)).idx].actor
+	case o.g.w.bug != Forgetful:
+		r.mint.AskedActor = o.asked
+	}
 	r.hintFor = o.put.HintFor(i)
 	o.send(i, r)
 }

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/storagenode/engine"
 	"github.com/dotring/dotring/storagenode/engine/memory"
 )
@@ -325,5 +326,26 @@ func TestRequestsAgainstANaiveList(t *testing.T) {
 			},
 			"": n.check,
 		})
+	})
+}
+
+// A write that may have been minted before, by another actor, is answered if it is remembered, and never minted anew.
+func TestAskedAgainUnderAnotherActor(t *testing.T) {
+	eachEngine(t, func(t *testing.T, opener engine.Opener) {
+		s := open(t, opener, nil)
+		m := Mint{Key: []byte("k"), Value: []byte("v"), Checksum: record.Checksum([]byte("v")), RequestID: "first"}
+		out := mustMint(t, s, m)
+		m.AskedActor = causal.Actor{1}
+		if again := mustMint(t, s, m); !again.Repeated || again.Dot != out.Dot {
+			t.Errorf("remembered: %+v, want %+v", again, out)
+		}
+		m.RequestID = "forgotten"
+		if again, err := s.Mint(m, nil); !errors.Is(err, ErrInDoubt) {
+			t.Errorf("forgotten: minted as %v, %v", again.Dot, err)
+		}
+		m.AskedActor = s.Actor()
+		if again := mustMint(t, s, m); again.Repeated {
+			t.Error("what this actor was asked and did not do was taken for done")
+		}
 	})
 }

@@ -30,6 +30,9 @@ type Mint struct {
 	// until Deadline, and if the client chose it for Config.RequestIDTTL.
 	RequestID       string
 	ClientRequestID bool
+	// AskedActor, where the write may have been minted before, is the store's actor when it was first asked for: under
+	// another one it is minted only if RequestID is remembered, and ErrInDoubt otherwise. Zero for a write that is new.
+	AskedActor causal.Actor
 	// Base is a record of the key that is merged first, in the same step; it is kept only with the write.
 	Base []byte
 	// HintFor names the owners that a node which is none mints for: the write is kept as a hint for each, and minted upon
@@ -101,6 +104,10 @@ func (s *Store) mint(m *Mint, call callback) (out Minted, now bool, err error) {
 		if dot, known := s.requests.get(id, clock); known {
 			return s.repeat(l, p, m, dot, call)
 		}
+	}
+	if m.AskedActor != (causal.Actor{}) && m.AskedActor != l.actor() {
+		// Minted anew, the value could come back after somebody has read it and replaced it.
+		return Minted{}, false, fmt.Errorf("%w: the store has another actor than when the write was first asked for", ErrInDoubt)
 	}
 	o, err := s.enqueueMint(l, p, m, base, clock, func(o *op) { o.call, o.request, o.named = call, id, m.RequestID != "" })
 	if err != nil {

@@ -228,6 +228,7 @@ func (s *Server) mint(c *conn, f *frame, r *storagev1.Request) {
 		Deadline: f.at.Add(time.Duration(r.GetTimeoutMs()) * time.Millisecond),
 		HintFor:  targets, LastWriteWins: r.GetLastWriteWins(),
 	}
+	copy(m.AskedActor[:], r.GetAskedActor())
 	if len(m.Base) > 0 {
 		var err error
 		if m.BaseLimit, err = s.limit(r.GetHeard()); err != nil {

@@ -605,7 +605,10 @@ type Request struct {
 	// OP_APPLY, OP_MINT with a base: the last heartbeat number that the receiver had sent when the sender obtained the
 	// record. One that is too old, of another life, or 0 for none, is refused as UNAVAILABLE: the record may have been
 	// superseded by a deletion that was collected since.
-	Heard         uint64 `protobuf:"fixed64,21,opt,name=heard,proto3" json:"heard,omitempty"`
+	Heard uint64 `protobuf:"fixed64,21,opt,name=heard,proto3" json:"heard,omitempty"`
+	// OP_MINT that may have happened and is asked for again: the node's actor when it was first asked, 16 bytes. A node of
+	// another actor that does not remember request_id answers FAILED: it may have minted the value and forgotten it.
+	AskedActor    []byte `protobuf:"bytes,22,opt,name=asked_actor,json=askedActor,proto3" json:"asked_actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -785,6 +788,13 @@ func (x *Request) GetHeard() uint64 {
 		return x.Heard
 	}
 	return 0
+}
+
+func (x *Request) GetAskedActor() []byte {
+	if x != nil {
+		return x.AskedActor
+	}
+	return nil
 }
 
 type Response struct {
@@ -3175,7 +3185,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\brequests\x18\x02 \x03(\v2\x1b.dotring.storage.v1.RequestR\brequests\x12:\n" +
 	"\tresponses\x18\x03 \x03(\v2\x1c.dotring.storage.v1.ResponseR\tresponses\x12\x1c\n" +
 	"\theartbeat\x18\x04 \x01(\x04R\theartbeat\x12/\n" +
-	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\xe3\x04\n" +
+	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\x84\x05\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12&\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x16.dotring.storage.v1.OpR\x02op\x12\x10\n" +
@@ -3201,7 +3211,9 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x06layout\x18\x12 \x01(\rR\x06layout\x12\x19\n" +
 	"\bhint_for\x18\x13 \x03(\fR\ahintFor\x12&\n" +
 	"\x0flast_write_wins\x18\x14 \x01(\bR\rlastWriteWins\x12\x14\n" +
-	"\x05heard\x18\x15 \x01(\x06R\x05heard\"\xe4\x02\n" +
+	"\x05heard\x18\x15 \x01(\x06R\x05heard\x12\x1f\n" +
+	"\vasked_actor\x18\x16 \x01(\fR\n" +
+	"askedActor\"\xe4\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.dotring.storage.v1.StatusR\x06status\x12\x16\n" +
