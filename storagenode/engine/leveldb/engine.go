@@ -450,7 +450,7 @@ func (s *snapshot) Iterate(from, to []byte, fn func(k, v []byte) (bool, error)) 
 // Release implements engine.Snapshot.
 func (s *snapshot) Release() { s.s.Release() }
 
-// Compact merges the tables of [from, to] down, bounds as for Iterate, and waits. It is for tools and tests.
+// Compact merges the tables of [from, to] down, bounds as for Iterate, and waits. Close waits for it, so ask for little at a time.
 func (e *Engine) Compact(from, to []byte) (err error) {
 	if !e.users.enter() {
 		return engine.ErrClosed
