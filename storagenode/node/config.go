@@ -78,6 +78,10 @@ type Config struct {
 	// Default 10 minutes. After half of it a node that heard from no majority of the members refuses reads.
 	DeadAfter time.Duration
 
+	// Standby keeps a node that is no member from asking to be one, and from founding a cluster: it waits until an operator gives it the place
+	// of a member. A member that starts so stays one.
+	Standby bool
+
 	// GossipInterval is the time between probes of other members, 100 ms to 1 minute. Default 1 s.
 	GossipInterval time.Duration
 	// GossipKeyFile holds a JSON array of base64 keys, the first encrypts. Empty: gossip is in the clear.

@@ -168,7 +168,7 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	n.peers = newPeers(n.id, n.gossip, n.clientCredentials())
 	if n.driver, err = layout.New(layout.Config{
-		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, DeadAfter: n.cfg.DeadAfter,
+		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, DeadAfter: n.cfg.DeadAfter, Standby: n.cfg.Standby,
 		Reached: n.reach.get,
 		State:   n.state, Doubts: n.store, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
 		Publish: n.publish, Logger: n.log, Registerer: n.reg,

@@ -65,6 +65,8 @@ type flags struct {
 
 	DeadAfter *string `help:"How long a member may be away before it is removed for good, 0 for never (10m)." placeholder:"DURATION"`
 
+	Standby *string `help:"Do not ask to be a member: wait until an operator gives this node the place of one (false)." placeholder:"true"`
+
 	AntiEntropyInterval *string `help:"Time between comparisons with each other owner of the same data (1m)." placeholder:"DURATION"`
 
 	GossipInterval *string `help:"Time between probes of other nodes (1s)." placeholder:"DURATION"`
@@ -128,7 +130,7 @@ func parseArgs(f *flags, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("build command line: %w", err)
 	}
-	if _, err = parser.Parse(bareInsecure(args)); helped {
+	if _, err = parser.Parse(bareSwitches(args)); helped {
 		return ErrHelp
 	}
 	if err != nil {
@@ -137,15 +139,15 @@ func parseArgs(f *flags, args []string, out io.Writer) error {
 	return nil
 }
 
-// bareInsecure lets --insecure stand alone, as a switch does.
-func bareInsecure(args []string) []string {
+// bareSwitches lets --insecure and --standby stand alone, as switches do.
+func bareSwitches(args []string) []string {
 	out := slices.Clone(args)
 	for i, a := range out {
 		if a == "--" {
 			break
 		}
-		if a == "--insecure" {
-			out[i] = "--insecure=true"
+		if a == "--insecure" || a == "--standby" {
+			out[i] = a + "=true"
 		}
 	}
 	return out
@@ -278,6 +280,17 @@ func (c *converter) integer(name string, v *string, to *int) {
 	})
 }
 
+func (c *converter) boolean(name string, v *string, to *bool) {
+	c.take(name, v, func(s string) error {
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			return errors.New("is neither true nor false")
+		}
+		*to = b
+		return nil
+	})
+}
+
 func (c *converter) size(name string, v *string, to *int64) {
 	c.take(name, v, func(s string) (err error) {
 		*to, err = parseSize(s)
@@ -337,12 +350,8 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 		n.Sync, err = kv.ParseSyncMode(v)
 		return err
 	})
-	c.take("insecure", f.Insecure, func(v string) (err error) {
-		if n.Insecure, err = strconv.ParseBool(v); err != nil {
-			return errors.New("is neither true nor false")
-		}
-		return nil
-	})
+	c.boolean("insecure", f.Insecure, &n.Insecure)
+	c.boolean("standby", f.Standby, &n.Standby)
 	c.take("log-level", f.LogLevel, func(v string) error {
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, v) {
 			return errors.New("is none of debug, info, warn, error")

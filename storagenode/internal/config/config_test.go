@@ -150,7 +150,7 @@ func TestEveryFlagIsUsed(t *testing.T) {
 		"join": "127.0.0.1:7", "join-wait": "7s", "zone": "z", "weight": "2", "engine": "memory", "sync": "interval", "compaction-rate": "8MiB",
 		"scrub-interval": "1h", "scrub-rate": "1MiB",
 		"gossip-interval": "2s", "gossip-key-file": "k", "replicas": "5", "min-write": "3", "insecure": "true", "log-level": "warn",
-		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "tombstone-grace": "1h", "anti-entropy-interval": "2s", "dead-after": "1h",
+		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "tombstone-grace": "1h", "anti-entropy-interval": "2s", "dead-after": "1h", "standby": "true",
 		"tls-cert": "other", "tls-key": "other", "tls-ca": "other",
 	}
 	environment := env(map[string]string{"DOTRING_NAME": "n1", "DOTRING_DATA_DIR": "/tmp/x", "DOTRING_TLS_CERT": "c", "DOTRING_TLS_KEY": "k", "DOTRING_TLS_CA": "a"})

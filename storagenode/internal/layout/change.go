@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/dotring/dotring/ringsvc/membership"
+	"github.com/dotring/dotring/ringsvc/planner"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -29,6 +30,7 @@ type ChangeRequest struct {
 // Preview says what a change does.
 type Preview struct {
 	Layout *ring.Layout
+	View   *ring.View          // with the change in it; the caller's own
 	Gained map[ring.NodeID]int // slots that each member gains
 	Short  []ring.Range        // ranges that lost their quorum: the change waits for AcceptLoss
 }
@@ -72,7 +74,7 @@ func (d *Driver) change(ctx context.Context, r ChangeRequest) (Preview, error) {
 	if err := apply(v); err != nil {
 		return Preview{}, err
 	}
-	p := Preview{Layout: v.Newest(), Gained: ring.Gained(v.Settled(), v.Newest()), Short: v.Short(v.Newest())}
+	p := Preview{Layout: v.Newest(), View: v, Gained: ring.Gained(v.Settled(), v.Newest()), Short: v.Short(v.Newest())}
 	if r.DryRun {
 		return p, nil
 	}
@@ -111,10 +113,14 @@ func (d *Driver) put(v *ring.View, r ChangeRequest) error {
 	default:
 		return fmt.Errorf("%w: %s", ring.ErrInvalid, r.Kind)
 	}
-	_, err := v.Propose([]ring.Change{about})
-	if errors.Is(err, ring.ErrNoChange) && r.Kind == ring.ChangeLeave {
-		return fmt.Errorf("%w: fewer than %d members would stay, as many as there are copies", ErrRefused, v.Settled().N())
+	// Without a plan at first, which could move tokens for a change that is none.
+	if _, err := v.Clone().Propose([]ring.Change{about}); err != nil {
+		if errors.Is(err, ring.ErrNoChange) && r.Kind == ring.ChangeLeave {
+			return fmt.Errorf("%w: fewer than %d members would stay, as many as there are copies", ErrRefused, v.Settled().N())
+		}
+		return err
 	}
+	_, err := v.Propose(planner.Plan(v.Settled(), []ring.Change{about}))
 	return err
 }
 
@@ -124,7 +130,7 @@ func (d *Driver) remove(v *ring.View, id ring.NodeID, acceptLoss bool) error {
 		return err
 	}
 	if r := v.Removals(); len(r) > 0 && v.Newest() == v.Settled() {
-		_, err := v.Propose(r)
+		_, err := v.Propose(planner.Plan(v.Settled(), r))
 		return err
 	}
 	return nil

@@ -91,7 +91,9 @@ type Config struct {
 	JoinWait time.Duration
 	// DeadAfter is how long a member is away before it is removed for good, 0 for never.
 	DeadAfter time.Duration
-	Reached   func() (all, tried bool)
+	// Standby is a node that founds nothing and asks nobody to join: it waits until it is given the place of a member.
+	Standby bool
+	Reached func() (all, tried bool)
 
 	State   *State
 	Doubts  Doubtful
@@ -205,7 +207,7 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 	if d.cfg.State.Known() == nil {
 		d.found(ctx, now)
 	}
-	if k := d.cfg.State.Known(); k != nil && !k.IsMember(d.cfg.Self.ID) && !d.hasLeft(k) {
+	if k := d.cfg.State.Known(); k != nil && !k.IsMember(d.cfg.Self.ID) && !d.hasLeft(k) && !d.cfg.Standby {
 		d.join(ctx, now, k.Cluster)
 	}
 	if d.joining || d.cfg.State.Known() == nil || now.Before(d.joinAt) {
@@ -327,6 +329,9 @@ func (d *Driver) found(ctx context.Context, now time.Time) {
 	case ring.JoinCluster:
 		d.join(ctx, now, decision.Cluster)
 	case ring.FoundCluster:
+		if d.cfg.Standby {
+			return
+		}
 		if d.cfg.Doubts.Doubts().Whole {
 			d.complain("doubt", func(e *zerolog.Event) {
 				e.Msg("no cluster is founded: the engine dropped data, and the layout of a cluster may be among it")
@@ -349,7 +354,7 @@ func (d *Driver) found(ctx context.Context, now time.Time) {
 	}
 }
 
-// join asks some member to propose this node.
+// join asks some member to propose this node; as a standby it asks for the view alone.
 func (d *Driver) join(ctx context.Context, now time.Time, cluster ring.ClusterID) {
 	if d.joining || now.Before(d.joinAt) {
 		return
@@ -370,7 +375,11 @@ func (d *Driver) join(ctx context.Context, now time.Time, cluster ring.ClusterID
 	}
 	d.joining = true
 	d.call(ctx, func(ctx context.Context) func(context.Context) {
-		b, err := d.cfg.Peers.Join(ctx, peer, cluster, d.cfg.Self)
+		ask := func() ([]byte, error) { return d.cfg.Peers.Join(ctx, peer, cluster, d.cfg.Self) }
+		if d.cfg.Standby {
+			ask = func() ([]byte, error) { return d.cfg.Peers.ExchangeView(ctx, peer, nil) }
+		}
+		b, err := ask()
 		return func(ctx context.Context) {
 			d.joining = false
 			d.joinAt = time.Now().Add(joinRetry)

@@ -560,3 +560,46 @@ func TestMetricsHaveHelp(t *testing.T) {
 		t.Errorf("%v %v", problems, err)
 	}
 }
+
+// A standby founds nothing and asks for no place, knows the cluster all the same, and takes the place that it is given.
+func TestStandbyWaitsForAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		standby := w.add(1) // the lowest id, which would found
+		standby.standby = true
+		standby.start()
+		defer standby.stop()
+		time.Sleep(time.Minute)
+		if standby.state.Known() != nil {
+			t.Fatal("a standby founded a cluster")
+		}
+		var members []*fakeNode
+		for n := byte(2); n <= 5; n++ {
+			f := w.add(n)
+			f.start()
+			members = append(members, f)
+		}
+		for _, f := range members[:3] {
+			defer f.stop()
+		}
+		time.Sleep(time.Minute)
+		if settledOn(members...) == nil || standby.state.Known() == nil || standby.state.Known().IsMember(standby.id) {
+			t.Fatal("the others formed no cluster, or the standby does not know it or joined it")
+		}
+		dead := members[3]
+		dead.stop()
+		replace := ChangeRequest{Kind: ring.ChangeReplace, Node: dead.id, By: ring.Member{ID: standby.id, Name: "node1"}}
+		p, err := members[0].driver.Change(t.Context(), replace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, _ := members[0].state.View().Settled().Member(dead.id)
+		if now, _ := p.View.Newest().Member(standby.id); !slices.Equal(now.Tokens, old.Tokens) {
+			t.Error("the newcomer does not get the tokens of the one it replaces")
+		}
+		time.Sleep(time.Minute)
+		if settledOn(standby, members[0], members[1], members[2]) == nil {
+			t.Fatal("the place was not taken")
+		}
+	})
+}

@@ -41,6 +41,7 @@ type fakeNode struct {
 	gossip  membership.Member
 	up      bool
 	reached bool
+	standby bool
 	changed chan struct{}
 	cancel  context.CancelFunc
 	ended   chan struct{}
@@ -81,8 +82,8 @@ func (f *fakeNode) start() {
 	f.gossip = membership.Member{ID: f.id, Name: me.Name, GRPCAddr: me.Name, Weight: 1, Status: membership.Alive}
 	w.mu.Unlock()
 	f.driver, err = New(Config{Self: me, Label: "test", N: 3, MinW: 2, JoinWait: 5 * time.Second,
-		Reached: f.hasReached,
-		State:   f.state, Doubts: f.store, Members: f, Peers: f, Records: f.store, Rand: rand.Reader, Publish: func([]membership.Member) {},
+		Reached: f.hasReached, Standby: f.standby,
+		State: f.state, Doubts: f.store, Members: f, Peers: f, Records: f.store, Rand: rand.Reader, Publish: func([]membership.Member) {},
 		Logger: zerolog.New(w).With().Str("node", me.Name).Logger(), Registerer: f.reg})
 	if err != nil {
 		w.t.Fatal(err)

@@ -2862,7 +2862,9 @@ type ChangeLayoutResponse struct {
 	// What each member gains.
 	Gained []*SlotGain `protobuf:"bytes,2,rep,name=gained,proto3" json:"gained,omitempty"`
 	// Slots for which too few sources are left to be sure of every acknowledged write: the change waits until the loss is accepted.
-	ShortSlots    uint32 `protobuf:"varint,3,opt,name=short_slots,json=shortSlots,proto3" json:"short_slots,omitempty"`
+	ShortSlots uint32 `protobuf:"varint,3,opt,name=short_slots,json=shortSlots,proto3" json:"short_slots,omitempty"`
+	// The encoded view with the change in it; of a dry run as it would be, not to be learned.
+	View          []byte `protobuf:"bytes,4,opt,name=view,proto3" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2916,6 +2918,13 @@ func (x *ChangeLayoutResponse) GetShortSlots() uint32 {
 		return x.ShortSlots
 	}
 	return 0
+}
+
+func (x *ChangeLayoutResponse) GetView() []byte {
+	if x != nil {
+		return x.View
+	}
+	return nil
 }
 
 type SlotGain struct {
@@ -3362,12 +3371,13 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x06weight\x18\x04 \x01(\x01R\x06weight\x12\x1f\n" +
 	"\vaccept_loss\x18\x05 \x01(\bR\n" +
 	"acceptLoss\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"\xa5\x01\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"\xb9\x01\n" +
 	"\x14ChangeLayoutResponse\x126\n" +
 	"\x06layout\x18\x01 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x124\n" +
 	"\x06gained\x18\x02 \x03(\v2\x1c.dotring.storage.v1.SlotGainR\x06gained\x12\x1f\n" +
 	"\vshort_slots\x18\x03 \x01(\rR\n" +
-	"shortSlots\"4\n" +
+	"shortSlots\x12\x12\n" +
+	"\x04view\x18\x04 \x01(\fR\x04view\"4\n" +
 	"\bSlotGain\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\"\x10\n" +
