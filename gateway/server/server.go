@@ -29,6 +29,7 @@ import (
 	"github.com/dotring/dotring/gateway/limit"
 	"github.com/dotring/dotring/gateway/listing"
 	"github.com/dotring/dotring/gateway/nodeclient"
+	"github.com/dotring/dotring/gateway/traffic"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -164,7 +165,8 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 		}
 		return ring.ClusterID{}, false
 	}}
-	limited, err := admission.New(coord, limit.Default(), time.Now, s.registry)
+	seen := traffic.New(time.Now())
+	limited, err := admission.New(coord, limit.Default(), seen, time.Now, s.registry)
 	if err != nil {
 		return fmt.Errorf("admission: %w", err)
 	}
@@ -173,7 +175,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	kv.BatchesTo(limited.Background())
 	kv.ListsBy(listing.New(s.client, limited.Background(), s.cfg.ReadQuorum))
 	cluster := grpcapi.NewCluster(s.client, coord, grpcapi.About{Name: s.cfg.Name, Version: Version(), R: s.cfg.ReadQuorum,
-		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard})
+		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard, Traffic: seen})
 	s.api, err = httpapi.New(httpapi.Config{Store: limited, Tokens: tokens, KV: kv, Cluster: cluster, Ready: s.Ready, Guard: s.guard,
 		Admission: places, Overload: limited, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, SlowAfter: slowAfter,
 		Now: time.Now, Logger: s.log, Registerer: s.registry})

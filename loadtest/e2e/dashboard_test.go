@@ -151,6 +151,7 @@ func TestDashboard(t *testing.T) {
 	b.until(10*time.Second, `document.querySelectorAll('#ring path.slice').length === 3 && document.querySelectorAll('#ring path.zone').length === 3`)
 	b.until(10*time.Second, `document.getElementById('promise').textContent.startsWith('All 3 members work')`)
 
+	hotKeyInBrowser(t, b, cl)
 	clocksInBrowser(t, b)
 	resolveInBrowser(t, b, cl)
 	b.run(chromedp.KeyEvent(kb.Escape), chromedp.Evaluate[chromedp.Void](`document.activeElement.blur()`), chromedp.KeyEvent("3"))
@@ -178,6 +179,27 @@ func TestDashboard(t *testing.T) {
 	b.until(10*time.Second, `document.querySelectorAll('#ring path.slice.down').length === 1 && document.getElementById('fault').hidden`)
 	b.requireOnly(origin)
 	policyHolds(t, b, origin)
+}
+
+// hotKeyInBrowser asks for one key more than for others: within ten seconds it is named, as text, and leads to its inspection.
+func hotKeyInBrowser(t *testing.T, b *browser, cl *client) {
+	t.Helper()
+	const hot = `<i id="hot-ran">` + "user/42"
+	began := time.Now()
+	for i := range 60 {
+		cl.want(t, http.StatusNotFound, "GET", fmt.Sprintf("cool%d", i), "", nil)
+		cl.want(t, http.StatusNotFound, "GET", hot, "", nil)
+	}
+	b.until(10*time.Second, `document.querySelector('#hot tbody tr')?.cells[0].textContent === '`+hot+`' && document.querySelector('#hot tbody .state.warn') !== null`)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the hot key was named after %v", took)
+	}
+	b.click("#hot tbody a")
+	b.until(5*time.Second, `document.getElementById('key').value === '`+hot+`' && !document.getElementById('view-keys').hidden`)
+	if got := b.eval(`document.querySelectorAll('#hot-ran').length`); got != "0" {
+		t.Errorf("the key became part of the page")
+	}
+	b.run(chromedp.Evaluate[chromedp.Void](`location.hash = '#overview'`))
 }
 
 // clocksInBrowser tells the page of three replicas that differ: x:1 and x:2 are superseded by what others have seen, y:1 is

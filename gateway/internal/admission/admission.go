@@ -13,6 +13,7 @@ import (
 
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/limit"
+	"github.com/dotring/dotring/gateway/traffic"
 )
 
 // Coordinator does the operations that are let in.
@@ -29,16 +30,17 @@ type Store struct {
 	writes     *gate
 	background bool
 	refusals   *pacer
+	traffic    *traffic.Traffic
 	now        func() time.Time
 }
 
-// New returns a Store over next. Errors: those of cfg, and of registering the metrics.
-func New(next Coordinator, cfg limit.Config, now func() time.Time, reg prometheus.Registerer) (*Store, error) {
+// New returns a Store over next, which tells seen of every operation. Errors: those of cfg, and of registering the metrics.
+func New(next Coordinator, cfg limit.Config, seen *traffic.Traffic, now func() time.Time, reg prometheus.Registerer) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	start := now()
-	s := &Store{next: next, now: now, reads: newGate(cfg, start), writes: newGate(cfg, start)}
+	s := &Store{next: next, traffic: seen, now: now, reads: newGate(cfg, start), writes: newGate(cfg, start)}
 	s.refusals = &pacer{start: start, served: func() uint64 { return s.reads.served.Load() + s.writes.served.Load() }}
 	if err := registerMetrics(reg, s); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -74,20 +76,22 @@ var errFull = errors.New("as many operations are under way as the cluster serves
 
 // Get is that of the coordinator, or a coordinator.Error of kind Overloaded.
 func (s *Store) Get(ctx context.Context, r coordinator.GetRequest) (_ coordinator.GetResult, err error) {
+	began := s.now()
+	s.traffic.Note(r.Key, false, began)
 	if !s.reads.enter(s.background) {
 		return coordinator.GetResult{}, &coordinator.Error{Kind: coordinator.Overloaded, Err: errFull}
 	}
-	began := s.now()
 	defer func() { s.reads.leave(began, s.now(), err) }() // after a panic too
 	return s.next.Get(ctx, r)
 }
 
 // Put is that of the coordinator, or a coordinator.Error of kind Overloaded, whose outcome is that nothing was applied.
 func (s *Store) Put(ctx context.Context, r coordinator.PutRequest) (_ coordinator.PutResult, err error) {
+	began := s.now()
+	s.traffic.Note(r.Key, true, began)
 	if !s.writes.enter(s.background) {
 		return coordinator.PutResult{}, &coordinator.Error{Kind: coordinator.Overloaded, Outcome: coordinator.NotApplied, Err: errFull}
 	}
-	began := s.now()
 	defer func() { s.writes.leave(began, s.now(), err) }()
 	return s.next.Put(ctx, r)
 }

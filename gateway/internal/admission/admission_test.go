@@ -14,6 +14,7 @@ import (
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/admission"
 	"github.com/dotring/dotring/gateway/limit"
+	"github.com/dotring/dotring/gateway/traffic"
 )
 
 // held is a coordinator whose operations wait for a word.
@@ -32,7 +33,7 @@ func newStore(t testing.TB, next admission.Coordinator) (*admission.Store, *prom
 	reg := prometheus.NewRegistry()
 	cfg := limit.Default()
 	cfg.Min, cfg.Initial, cfg.Max = 4, 8, 16
-	s, err := admission.New(next, cfg, time.Now, reg)
+	s, err := admission.New(next, cfg, traffic.New(time.Now()), time.Now, reg)
 	if err != nil {
 		t.Fatal(err)
 	}

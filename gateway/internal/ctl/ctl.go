@@ -75,6 +75,7 @@ type commands struct {
 	Delete deleteCommand `cmd:"" help:"Delete a key."`
 	Why    whyCommand    `cmd:"" help:"Say why the tombstone of a deleted key is still there."`
 	Tasks  tasksCommand  `cmd:"" help:"List what runs besides requests: hints to deliver, comparisons between owners."`
+	Hot    hotCommand    `cmd:"" help:"List the keys that take the most requests."`
 	Repair repairCommand `cmd:"" help:"Bring every copy up to date, and answer when that is done."`
 
 	List listCommand `cmd:"" help:"List keys by prefix."`

@@ -60,6 +60,12 @@ func tasks() *clusterv1.ListTasksResponse {
 		{Node: "node3", Kind: "unknown", State: "waiting", Detail: "no connection to the node"}}}
 }
 
+func hotKeys() *clusterv1.ListHotKeysResponse {
+	return &clusterv1.ListHotKeysResponse{Gateway: "gateway1", RequestsPerSecond: 8123.4, Keys: []*clusterv1.HotKey{
+		{Key: "item:42", ReadsPerSecond: 2431.2, WritesPerSecond: 3.1, Share: 0.2997},
+		{Key: hostile, ReadsPerSecond: 80, Share: 0.0099}, {KeyBase64: []byte("\xff\xfe"), WritesPerSecond: 4, Share: 0.0005}}}
+}
+
 func held(actor string, counter uint64, value string) *clusterv1.ReplicaSibling {
 	return &clusterv1.ReplicaSibling{Actor: actor, Counter: counter, ContentType: "text/plain", Etag: hash1, ValueBytes: uint32(len(value)),
 		LastModified: when(int(counter)), Preview: []byte(value[:min(len(value), 256)])}
@@ -183,6 +189,10 @@ func TestTranscripts(t *testing.T) {
 		{name: "tasks-terminal", term: atTerminal, a: cluster(tasks()), args: []string{"tasks"}},
 		{name: "tasks-json", a: cluster(&clusterv1.ListTasksResponse{Tasks: tasks().Tasks[:1]}), args: []string{"tasks", "-o", "json"}},
 		{name: "tasks-none", a: cluster(&clusterv1.ListTasksResponse{}), args: []string{"tasks"}},
+		{name: "hot", a: cluster(hotKeys()), args: []string{"hot"}},
+		{name: "hot-terminal", term: atTerminal, a: cluster(hotKeys()), args: []string{"hot"}},
+		{name: "hot-none", a: cluster(&clusterv1.ListHotKeysResponse{Gateway: "gateway1"}), args: []string{"hot"}},
+		{name: "help-hot", args: []string{"hot", "--help"}},
 		{name: "repair", a: cluster(&clusterv1.RepairResponse{Token: "TOKEN", Waiting: tasks().Tasks}), args: []string{"repair", "--node", "node1"}},
 		{name: "repair-done", a: cluster(&clusterv1.RepairResponse{Done: true}), args: []string{"repair", "--wait"}},
 		{name: "repair-json", a: cluster(&clusterv1.RepairResponse{Done: true}), args: []string{"repair", "--wait", "-o", "json", "--key-prefix", "cart/"}},

@@ -15,6 +15,7 @@ import (
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/problem"
 	"github.com/dotring/dotring/gateway/nodeclient"
+	"github.com/dotring/dotring/gateway/traffic"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
@@ -42,6 +43,8 @@ type About struct {
 	Signed        bool               // a context key is configured
 	// Guard knows who asks; nil lets everybody.
 	Guard *access.Guard
+	// Traffic knows what went through the gateway.
+	Traffic *traffic.Traffic
 }
 
 // Cluster is the cluster service. It is safe for concurrent use. Its errors are plain ones, as those of KV.

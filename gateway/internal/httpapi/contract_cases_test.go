@@ -109,6 +109,9 @@ func tooLong(target string) string { return target + "?x=" + strings.Repeat("y",
 func drive(t *testing.T) *served {
 	t.Helper()
 	d := &driver{t, newHarness(t), &served{methods: map[string][]string{}}}
+	for _, key := range []string{"hot", "hot", "\xff"} {
+		d.h.traffic.Note([]byte(key), key == "hot", time.Now())
+	}
 	d.values()
 	for _, method := range []string{"GET", "HEAD"} {
 		d.reads(method)
@@ -319,7 +322,7 @@ func (d *driver) batches(verb string) {
 func (d *driver) cluster(m string) {
 	d.t.Helper()
 	named := header("Kv-Request-Id", "look-1")
-	for _, path := range []string{"status", "nodes", "layout", "tasks", "keys/both"} {
+	for _, path := range []string{"status", "nodes", "layout", "tasks", "hotKeys", "keys/both"} {
 		target := "/v1/cluster/" + path
 		d.good(200, call{m, target, named, ""})
 		d.bad(400, call{m, target + "?verbose=1", nil, ""})
@@ -332,7 +335,7 @@ func (d *driver) cluster(m string) {
 		ignorant.h.nodes.Unknown = true
 		ignorant.h.store.Fail(fault(coordinator.NoLayout, nil))
 		status := 503
-		if path == "status" {
+		if path == "status" || path == "hotKeys" {
 			status = 200
 		}
 		ignorant.good(status, call{m, target, nil, ""})

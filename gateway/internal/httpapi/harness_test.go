@@ -19,6 +19,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edgetest"
+	"github.com/dotring/dotring/gateway/traffic"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
@@ -36,6 +37,7 @@ type harness struct {
 	api     *httpapi.API
 	server  *httptest.Server
 	reg     *prometheus.Registry
+	traffic *traffic.Traffic
 	logs    *syncBuffer
 }
 
@@ -63,12 +65,12 @@ func newHarness(t testing.TB, change ...func(*httpapi.Config)) *harness {
 		t.Fatal(err)
 	}
 	h := &harness{t: t, store: edgetest.NewStore(), nodes: nodes, cluster: true, reg: prometheus.NewRegistry(),
-		logs: &syncBuffer{lines: make(chan string, 256)}}
+		traffic: traffic.New(time.Now()), logs: &syncBuffer{lines: make(chan string, 256)}}
 	h.tokens = edge.Tokens{Keyring: keyring, Cluster: func() (ring.ClusterID, bool) { return edgetest.ClusterID, h.cluster }}
 	kv := grpcapi.NewKV(h.store, h.tokens, nil, maxValue)
 	kv.ListsBy(h.store)
 	cfg := httpapi.Config{Store: h.store, Tokens: h.tokens, KV: kv,
-		Cluster:   grpcapi.NewCluster(nodes, h.store, grpcapi.About{Name: "gateway1", Version: "v0", R: 2, W: 2, Signed: true}),
+		Cluster:   grpcapi.NewCluster(nodes, h.store, grpcapi.About{Name: "gateway1", Version: "v0", R: 2, W: 2, Signed: true, Traffic: h.traffic}),
 		Ready:     func() (bool, string) { return h.ready == "", h.ready },
 		Admission: httpapi.NewAdmission(64, 64<<20), MaxValueBytes: maxValue, SlowAfter: time.Hour, Now: time.Now,
 		Logger: zerolog.New(h.logs), Registerer: h.reg}

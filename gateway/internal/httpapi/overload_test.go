@@ -20,6 +20,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/admission"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/limit"
+	"github.com/dotring/dotring/gateway/traffic"
 )
 
 // slow is a cluster that does so many operations at a time, each in the same time; the others wait.
@@ -155,7 +156,7 @@ func TestGoodputHoldsUnderOverload(t *testing.T) {
 		store := slow{places: make(chan struct{}, 4), each: each}
 		cfg := limit.Default()
 		cfg.Min, cfg.Initial = 8, 64
-		limited, err := admission.New(store, cfg, time.Now, prometheus.NewRegistry())
+		limited, err := admission.New(store, cfg, traffic.New(time.Now()), time.Now, prometheus.NewRegistry())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -610,6 +610,14 @@ func TestCluster(t *testing.T) {
 	if r[1].(map[string]any)["state"] != "absent" || r[2].(map[string]any)["state"] != "failed" || r[2].(map[string]any)["error"] != "not connected" {
 		t.Errorf("%v", r)
 	}
+	for _, key := range []string{"hot", "hot", "\xff"} {
+		h.traffic.Note([]byte(key), key == "hot", time.Now())
+	}
+	hot := get("/v1/cluster/hotKeys")
+	keys := hot["keys"].([]any)
+	if hot["gateway"] != "gateway1" || len(keys) != 2 || keys[0].(map[string]any)["key"] != "hot" || keys[1].(map[string]any)["key_base64"] != "/w==" {
+		t.Errorf("%v", hot)
+	}
 	h.nodes.Unknown = true
 	h.problem(h.do(call{"GET", "/v1/cluster/nodes", nil, ""}), 503, "no-layout")
 	h.problem(h.do(call{"GET", "/v1/cluster/layout", nil, ""}), 503, "no-layout")

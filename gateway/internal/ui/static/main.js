@@ -6,6 +6,7 @@ import * as keys from "./keys.js";
 import { showNodes, showStatus } from "./overview.js";
 import { showRing } from "./ring.js";
 import { showTasks } from "./tasks.js";
+import { showHot } from "./traffic.js";
 
 const PERIOD = 1000; // ms between answer and question
 const VIEWS = ["overview", "keys", "work"];
@@ -124,6 +125,10 @@ async function askTasks() {
   showTasks(seen.tasks);
 }
 
+async function askHotKeys() {
+  showHot(await api.hotKeys());
+}
+
 window.addEventListener("hashchange", showView);
 document.addEventListener("keydown", onKey);
 startToken();
@@ -132,3 +137,4 @@ showView();
 every(askStatus);
 every(askNodes);
 every(askTasks);
+every(askHotKeys);

@@ -221,6 +221,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/cluster/hotKeys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The keys that take the most requests.
+         * @description Of the last seconds, at the gateway that answers, for every gateway counts what goes through itself: ask each. Requests are
+         *     counted whether they were served or refused. A key that takes a two-hundredth of the requests is named for certain, and its
+         *     rates are at most too low. What is three seconds old counts half.
+         */
+        get: operations["listHotKeys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** As GET, without a body. */
+        head: operations["headListHotKeys"];
+        patch?: never;
+        trace?: never;
+    };
     "/v1/cluster:repair": {
         parameters: {
             query?: never;
@@ -710,6 +733,21 @@ export interface components {
         };
         Tasks: {
             tasks: components["schemas"]["Task"][];
+        };
+        HotKey: {
+            key: components["schemas"]["KeyText"];
+            key_base64: components["schemas"]["KeyBase64"];
+            reads_per_second: number;
+            writes_per_second: number;
+            /** @description Its part of all requests. */
+            share: number;
+        };
+        HotKeys: {
+            gateway: string;
+            /** @description Of all keys. */
+            requests_per_second: number;
+            /** @description The hottest first. */
+            keys: components["schemas"]["HotKey"][];
         };
         RepairRequest: {
             /** @description The name of a node; empty or absent is the whole cluster. */
@@ -2494,6 +2532,78 @@ export interface operations {
             429: components["responses"]["HeadOverloaded"];
             500: components["responses"]["HeadInternal"];
             503: components["responses"]["HeadUnavailable"];
+        };
+    };
+    listHotKeys: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the gateway that answers counted. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HotKeys"];
+                };
+            };
+            400: components["responses"]["BadParameter"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    headListHotKeys: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description As GET. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["HeadBadRequest"];
+            401: components["responses"]["HeadUnauthenticated"];
+            403: components["responses"]["HeadDenied"];
+            414: components["responses"]["HeadURITooLong"];
+            429: components["responses"]["HeadOverloaded"];
+            500: components["responses"]["HeadInternal"];
         };
     };
     repair: {

@@ -1584,7 +1584,7 @@ var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x18cluster/v1/cluster.proto\x12\x12dotring.cluster.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x18cluster/v1/cluster.proto\x12\x12dotring.cluster.v1\x1a\x18cluster/v1/traffic.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\x8e\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x127\n" +
@@ -1719,14 +1719,15 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x0eRepairResponse\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\bR\x04done\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x122\n" +
-	"\awaiting\x18\x03 \x03(\v2\x18.dotring.cluster.v1.TaskR\awaiting2\x9f\x04\n" +
+	"\awaiting\x18\x03 \x03(\v2\x18.dotring.cluster.v1.TaskR\awaiting2\xff\x04\n" +
 	"\aCluster\x12X\n" +
 	"\tGetStatus\x12$.dotring.cluster.v1.GetStatusRequest\x1a%.dotring.cluster.v1.GetStatusResponse\x12X\n" +
 	"\tListNodes\x12$.dotring.cluster.v1.ListNodesRequest\x1a%.dotring.cluster.v1.ListNodesResponse\x12X\n" +
 	"\tGetLayout\x12$.dotring.cluster.v1.GetLayoutRequest\x1a%.dotring.cluster.v1.GetLayoutResponse\x12[\n" +
 	"\n" +
 	"InspectKey\x12%.dotring.cluster.v1.InspectKeyRequest\x1a&.dotring.cluster.v1.InspectKeyResponse\x12X\n" +
-	"\tListTasks\x12$.dotring.cluster.v1.ListTasksRequest\x1a%.dotring.cluster.v1.ListTasksResponse\x12O\n" +
+	"\tListTasks\x12$.dotring.cluster.v1.ListTasksRequest\x1a%.dotring.cluster.v1.ListTasksResponse\x12^\n" +
+	"\vListHotKeys\x12&.dotring.cluster.v1.ListHotKeysRequest\x1a'.dotring.cluster.v1.ListHotKeysResponse\x12O\n" +
 	"\x06Repair\x12!.dotring.cluster.v1.RepairRequest\x1a\".dotring.cluster.v1.RepairResponseB;Z9github.com/dotring/dotring/proto/gen/cluster/v1;clusterv1b\x06proto3"
 
 var (
@@ -1764,6 +1765,8 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*RepairRequest)(nil),         // 18: dotring.cluster.v1.RepairRequest
 	(*RepairResponse)(nil),        // 19: dotring.cluster.v1.RepairResponse
 	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*ListHotKeysRequest)(nil),    // 21: dotring.cluster.v1.ListHotKeysRequest
+	(*ListHotKeysResponse)(nil),   // 22: dotring.cluster.v1.ListHotKeysResponse
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: dotring.cluster.v1.GetStatusResponse.settled:type_name -> dotring.cluster.v1.LayoutRef
@@ -1786,15 +1789,17 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	6,  // 17: dotring.cluster.v1.Cluster.GetLayout:input_type -> dotring.cluster.v1.GetLayoutRequest
 	10, // 18: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
 	15, // 19: dotring.cluster.v1.Cluster.ListTasks:input_type -> dotring.cluster.v1.ListTasksRequest
-	18, // 20: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
-	1,  // 21: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
-	5,  // 22: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
-	9,  // 23: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
-	11, // 24: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
-	17, // 25: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
-	19, // 26: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
+	21, // 20: dotring.cluster.v1.Cluster.ListHotKeys:input_type -> dotring.cluster.v1.ListHotKeysRequest
+	18, // 21: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
+	1,  // 22: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
+	5,  // 23: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
+	9,  // 24: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
+	11, // 25: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
+	17, // 26: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
+	22, // 27: dotring.cluster.v1.Cluster.ListHotKeys:output_type -> dotring.cluster.v1.ListHotKeysResponse
+	19, // 28: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
+	22, // [22:29] is the sub-list for method output_type
+	15, // [15:22] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1805,6 +1810,7 @@ func file_cluster_v1_cluster_proto_init() {
 	if File_cluster_v1_cluster_proto != nil {
 		return
 	}
+	file_cluster_v1_traffic_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

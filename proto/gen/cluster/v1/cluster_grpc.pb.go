@@ -21,12 +21,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cluster_GetStatus_FullMethodName  = "/dotring.cluster.v1.Cluster/GetStatus"
-	Cluster_ListNodes_FullMethodName  = "/dotring.cluster.v1.Cluster/ListNodes"
-	Cluster_GetLayout_FullMethodName  = "/dotring.cluster.v1.Cluster/GetLayout"
-	Cluster_InspectKey_FullMethodName = "/dotring.cluster.v1.Cluster/InspectKey"
-	Cluster_ListTasks_FullMethodName  = "/dotring.cluster.v1.Cluster/ListTasks"
-	Cluster_Repair_FullMethodName     = "/dotring.cluster.v1.Cluster/Repair"
+	Cluster_GetStatus_FullMethodName   = "/dotring.cluster.v1.Cluster/GetStatus"
+	Cluster_ListNodes_FullMethodName   = "/dotring.cluster.v1.Cluster/ListNodes"
+	Cluster_GetLayout_FullMethodName   = "/dotring.cluster.v1.Cluster/GetLayout"
+	Cluster_InspectKey_FullMethodName  = "/dotring.cluster.v1.Cluster/InspectKey"
+	Cluster_ListTasks_FullMethodName   = "/dotring.cluster.v1.Cluster/ListTasks"
+	Cluster_ListHotKeys_FullMethodName = "/dotring.cluster.v1.Cluster/ListHotKeys"
+	Cluster_Repair_FullMethodName      = "/dotring.cluster.v1.Cluster/Repair"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -42,6 +43,8 @@ type ClusterClient interface {
 	InspectKey(ctx context.Context, in *InspectKeyRequest, opts ...grpc.CallOption) (*InspectKeyResponse, error)
 	// ListTasks lists what runs besides requests: hints to deliver, comparisons between owners, layout changes.
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
+	// ListHotKeys names the keys that take the most requests at the gateway that answers, of the last seconds.
+	ListHotKeys(ctx context.Context, in *ListHotKeysRequest, opts ...grpc.CallOption) (*ListHotKeysResponse, error)
 	// Repair answers when all hints and differences known at its start are gone.
 	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairResponse, error)
 }
@@ -104,6 +107,16 @@ func (c *clusterClient) ListTasks(ctx context.Context, in *ListTasksRequest, opt
 	return out, nil
 }
 
+func (c *clusterClient) ListHotKeys(ctx context.Context, in *ListHotKeysRequest, opts ...grpc.CallOption) (*ListHotKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListHotKeysResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListHotKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterClient) Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RepairResponse)
@@ -127,6 +140,8 @@ type ClusterServer interface {
 	InspectKey(context.Context, *InspectKeyRequest) (*InspectKeyResponse, error)
 	// ListTasks lists what runs besides requests: hints to deliver, comparisons between owners, layout changes.
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
+	// ListHotKeys names the keys that take the most requests at the gateway that answers, of the last seconds.
+	ListHotKeys(context.Context, *ListHotKeysRequest) (*ListHotKeysResponse, error)
 	// Repair answers when all hints and differences known at its start are gone.
 	Repair(context.Context, *RepairRequest) (*RepairResponse, error)
 	mustEmbedUnimplementedClusterServer()
@@ -153,6 +168,9 @@ func (UnimplementedClusterServer) InspectKey(context.Context, *InspectKeyRequest
 }
 func (UnimplementedClusterServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
+}
+func (UnimplementedClusterServer) ListHotKeys(context.Context, *ListHotKeysRequest) (*ListHotKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListHotKeys not implemented")
 }
 func (UnimplementedClusterServer) Repair(context.Context, *RepairRequest) (*RepairResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Repair not implemented")
@@ -268,6 +286,24 @@ func _Cluster_ListTasks_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_ListHotKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListHotKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListHotKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListHotKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListHotKeys(ctx, req.(*ListHotKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_Repair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RepairRequest)
 	if err := dec(in); err != nil {
@@ -312,6 +348,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListTasks",
 			Handler:    _Cluster_ListTasks_Handler,
+		},
+		{
+			MethodName: "ListHotKeys",
+			Handler:    _Cluster_ListHotKeys_Handler,
 		},
 		{
 			MethodName: "Repair",

@@ -16,6 +16,8 @@ from .explanation import Explanation
 from .explanation_omitted_item import ExplanationOmittedItem
 from .get_value_conflict import GetValueConflict
 from .head_value_conflict import HeadValueConflict
+from .hot_key import HotKey
+from .hot_keys import HotKeys
 from .inspection import Inspection
 from .item_problem_type_1 import ItemProblemType1
 from .item_problem_type_1_outcome import ItemProblemType1Outcome
@@ -64,6 +66,8 @@ __all__ = (
     "ExplanationOmittedItem",
     "GetValueConflict",
     "HeadValueConflict",
+    "HotKey",
+    "HotKeys",
     "Inspection",
     "ItemProblemType1",
     "ItemProblemType1Outcome",

@@ -1,0 +1,30 @@
+// Package traffic knows what went through a gateway in the last seconds: which keys took the most requests. Times are given to
+// it.
+package traffic
+
+import (
+	"hash/maphash"
+	"time"
+)
+
+// Traffic takes note of requests. It is safe for concurrent use, bounded, and holds no goroutine.
+type Traffic struct {
+	start time.Time
+	hot   hotKeys
+}
+
+// New returns what has seen nothing before start.
+func New(start time.Time) *Traffic {
+	return &Traffic{start: start, hot: hotKeys{seed: maphash.MakeSeed()}}
+}
+
+// Note counts a request for a key, served or not. It copies what it keeps of the key.
+func (t *Traffic) Note(key []byte, write bool, now time.Time) {
+	t.hot.note(key, write, now.Sub(t.start))
+}
+
+// HotKeys returns at most n keys that took the most requests of late, the hottest first, and the requests a second of all keys.
+// What is three seconds old counts half, what is six seconds old a quarter.
+func (t *Traffic) HotKeys(n int, now time.Time) (keys []HotKey, total float64) {
+	return t.hot.top(n, now.Sub(t.start))
+}
