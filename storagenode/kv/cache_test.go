@@ -87,6 +87,35 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 }
 
+// Keys that are read again and again stay, though they are not moved to the front each time.
+func TestWhatIsReadOftenStays(t *testing.T) {
+	c, err := newCache(cacheShards * 64 << 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(i int) (*place, *op) {
+		p := &place{from: recordPrefix, hash: uint64(i) * cacheShards} // all in one shard
+		p.disk = appendRecordKey(nil, p.hash, fmt.Appendf(nil, "key %d", i))
+		o := newOp(p.disk, foreign(string(p.key()), strings.Repeat("v", 500), dotOf(1, 1)))
+		o.hash = p.hash
+		return p, o
+	}
+	const hot = 5
+	for i := range 2000 {
+		_, o := at(i)
+		c.put(o)
+		if i >= hot {
+			p, _ := at(i % hot)
+			if e, _ := c.get(p); e == nil {
+				t.Fatalf("key %d, read %d writes ago, is gone", i%hot, hot)
+			}
+		}
+	}
+	if p, _ := at(hot + 1); func() bool { e, _ := c.get(p); return e != nil }() {
+		t.Error("a key that was never read is still there")
+	}
+}
+
 // Whatever was acknowledged is read, while a small cache is filled and emptied all the time.
 func TestCacheNeverHidesWhatWasAcknowledged(t *testing.T) {
 	s := open(t, memory.NewStore().Open, func(c *Config) { c.CacheBytes = cacheShards * 3 << 10 })

@@ -160,6 +160,9 @@ func (g *guard) Create(fd storage.FileDesc) (storage.Writer, error) {
 		return nil, err
 	}
 	gw := &writer{Writer: w, g: g, fd: fd}
+	if fd.Type == storage.TypeTable {
+		gw.table = newTableBuffer()
+	}
 	if fd.Type == storage.TypeJournal {
 		g.mu.Lock()
 		g.journal = gw
@@ -399,6 +402,8 @@ type writer struct {
 	g     *guard
 	fd    storage.FileDesc
 	dirty atomic.Bool
+	// table gathers what is written to a table; nil for other files, and once the table was closed.
+	table *tableBuffer
 }
 
 var _ io.Writer = (*writer)(nil)
@@ -416,6 +421,9 @@ func (w *writer) Write(p []byte) (int, error) {
 	} else {
 		w.dirty.Store(true)
 	}
+	if w.table != nil {
+		return w.table.write(w.Writer, p)
+	}
 	n, err := w.Writer.Write(p)
 	if err != nil && isLog(w.fd) {
 		return n, w.g.fail(fmt.Errorf("write %v: %w", w.fd, err))
@@ -427,6 +435,11 @@ func (w *writer) Write(p []byte) (int, error) {
 func (w *writer) Sync() error {
 	if err := w.g.failed(); err != nil {
 		return err
+	}
+	if w.table != nil {
+		if err := w.table.flush(w.Writer); err != nil {
+			return err
+		}
 	}
 	start := time.Now()
 	err := w.Writer.Sync()
@@ -449,6 +462,15 @@ func (w *writer) Close() error {
 	var err error
 	if w.fd.Type == storage.TypeJournal && w.dirty.Load() && w.g.failed() == nil && !w.g.skipSync {
 		err = w.Sync()
+	}
+	if w.table != nil {
+		// Nothing is left where the table was synced. After a failed write the library gives the table up, and removes it
+		// once it is closed.
+		if w.table.failed == nil && w.g.failed() == nil {
+			err = w.table.flush(w.Writer)
+		}
+		w.table.release()
+		w.table = nil
 	}
 	return errors.Join(err, w.Writer.Close())
 }
