@@ -159,6 +159,10 @@ soak-compaction: build ## compact 2 GiB at 16 MiB a second under load (MIB=2048)
 soak-latency: build ## open loops of gets and puts at 1 and 10 KiB while copies are compared (five minutes)
 	@bin/dotring-load soak latency --json .data/latency.json
 
+.PHONY: soak-hotkey
+soak-hotkey: build ## Zipf 1.2 with and without a key that takes 30 % of the reads: p99 of the others (TURN=20s PIN=1; five minutes)
+	@$(PINNED_LOAD) soak hotkey $(PINNED_SERVERS) --turn $(or $(TURN),20s) --json .data/hotkey.json
+
 .PHONY: soak-kill
 soak-kill: build ## kill nodes under load, one after the other; fails unless every request is served within a second
 	@bin/dotring-load chaos --faults kill --duration 3m --good 1

@@ -108,7 +108,7 @@ func (w *worker) fault(err error) {
 func (w *worker) do(s workload.Step, deadline time.Time) (target.Outcome, error) {
 	w.key = workload.AppendKey(w.key[:0], s.Record, w.run.shared.Spec().KeySize)
 	switch s.Op {
-	case workload.Read:
+	case workload.Read, workload.HotRead:
 		_, out, err := w.conn.Get(w.key, deadline)
 		return out, err
 	case workload.Update, workload.Insert:

@@ -89,6 +89,38 @@ func TestLatencyVerdict(t *testing.T) {
 	short(t, l.judge(r, 1024), "1 operations were not done")
 }
 
+func TestHotKeyVerdict(t *testing.T) {
+	h := HotKey{Config: Config{Out: io.Discard}}
+	pair := func(get, put time.Duration) HotKeyPair {
+		of := func(get, put time.Duration) report.Run {
+			return report.Run{Ops: []report.OpStats{{Op: "get", Latency: report.Latency{P99US: get.Microseconds()}},
+				{Op: "put", Latency: report.Latency{P99US: put.Microseconds()}}, {Op: "hot-get", Latency: report.Latency{P99US: 1e9}}}}
+		}
+		return HotKeyPair{Quiet: of(10*time.Millisecond, 20*time.Millisecond), Hot: of(get, put)}
+	}
+	good := func() HotKeyResult {
+		return HotKeyResult{Named: 2 * time.Second, Pairs: []HotKeyPair{pair(15*time.Millisecond, 30*time.Millisecond), pair(time.Second, time.Second),
+			pair(time.Millisecond, time.Millisecond)}}
+	}
+	short(t, h.verdict(good()))
+	r := good()
+	r.Pairs[0] = pair(16*time.Millisecond, 30*time.Millisecond)
+	short(t, h.verdict(r), "a get took 1.60 times")
+	r = good()
+	r.Pairs = append(r.Pairs, pair(time.Millisecond, 40*time.Millisecond))
+	short(t, h.verdict(r), "a put took 1.75 times")
+	r = good()
+	r.Pairs[2].Hot.NotDone.Count = 3
+	short(t, h.verdict(r), "3 operations were not done")
+	r = good()
+	r.Named = MaxNaming + 1
+	short(t, h.verdict(r), "not named")
+	r = good()
+	r.Pairs = []HotKeyPair{{}}
+	short(t, h.verdict(r), "NaN times")
+	h.print(good())
+}
+
 func TestCompactionVerdict(t *testing.T) {
 	c := Compaction{Config: Config{Out: io.Discard}}
 	short(t, c.verdict(CompactionResult{Before: ran(1000, 10*time.Millisecond), During: ran(1000, 20*time.Millisecond)}))

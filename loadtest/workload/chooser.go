@@ -75,18 +75,29 @@ type Chooser struct {
 	rng     *rand.Rand
 	scatter zipf
 	latest  zipf
+	steep   *rand.Zipf // nil for other distributions
 }
+
+// steepness is the exponent of Steep.
+const steepness = 1.2
 
 // NewChooser returns a chooser that draws from rng, which it owns from then on.
 func NewChooser(shared *Shared, rng *rand.Rand) *Chooser {
-	return &Chooser{shared: shared, rng: rng, scatter: newZipf(scatterItems, scatterZeta), latest: shared.latest}
+	c := &Chooser{shared: shared, rng: rng, scatter: newZipf(scatterItems, scatterZeta), latest: shared.latest}
+	if spec := shared.Spec(); spec.Distribution == Steep {
+		c.steep = rand.NewZipf(rng, steepness, 1, spec.Records-1)
+	}
+	return c
 }
 
 // Next draws a step. After an Insert the caller must call Inserted with its record.
 func (c *Chooser) Next() Step {
 	op := c.op()
-	if op == Insert {
+	switch op {
+	case Insert:
 		return Step{op, c.shared.take()}
+	case HotRead:
+		return Step{op, 0}
 	}
 	return Step{op, c.record()}
 }
@@ -112,6 +123,8 @@ func (c *Chooser) record() uint64 {
 	switch c.shared.spec.Distribution {
 	case Zipfian:
 		return fnv64(c.scatter.next(c.rng)) % c.records()
+	case Steep:
+		return fnv64(c.steep.Uint64()) % c.records()
 	case Latest:
 		known := c.records()
 		c.latest.grow(known)

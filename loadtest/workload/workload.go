@@ -13,18 +13,19 @@ import (
 type Op uint8
 
 // The operations. An update writes a record that exists, an insert one that does not; a read-modify-write reads a record
-// and writes it with the context of the read.
+// and writes it with the context of the read. A HotRead reads record 0, whatever the distribution.
 const (
 	Read Op = iota
 	Update
 	Insert
 	ReadModifyWrite
+	HotRead
 	Ops // how many there are
 )
 
-// String is "get", "put", "insert" or "rmw".
+// String is "get", "put", "insert", "rmw" or "hot-get".
 func (o Op) String() string {
-	return [...]string{"get", "put", "insert", "rmw"}[o]
+	return [...]string{"get", "put", "insert", "rmw", "hot-get"}[o]
 }
 
 // Distribution says which records are asked for.
@@ -38,19 +39,24 @@ const (
 	Zipfian
 	// Latest: zipfian by age, the newest record most often.
 	Latest
+	// Steep: the record of rank n in proportion to n to the power of -1.2, ranks scattered as those of Zipfian. The first takes
+	// a sixth of all.
+	Steep
 )
 
-// String is "uniform", "zipfian" or "latest".
-func (d Distribution) String() string { return [...]string{"uniform", "zipfian", "latest"}[d] }
+// String is "uniform", "zipfian", "latest" or "steep".
+func (d Distribution) String() string {
+	return [...]string{"uniform", "zipfian", "latest", "steep"}[d]
+}
 
 // ParseDistribution is the inverse of String.
 func ParseDistribution(s string) (Distribution, error) {
-	for d := Uniform; d <= Latest; d++ {
+	for d := Uniform; d <= Steep; d++ {
 		if s == d.String() {
 			return d, nil
 		}
 	}
-	return 0, fmt.Errorf("distribution %q: known are uniform, zipfian and latest", s)
+	return 0, fmt.Errorf("distribution %q: known are uniform, zipfian, latest and steep", s)
 }
 
 // Mix is the share of each operation; they add up to 1.
@@ -94,7 +100,7 @@ func (s Spec) Validate() error {
 	if !(math.Abs(sum-1) <= 1e-9) { // also where it is not a number
 		faults = append(faults, fmt.Errorf("shares of the operations add up to %v, not to 1", sum))
 	}
-	if s.Distribution > Latest {
+	if s.Distribution > Steep {
 		faults = append(faults, fmt.Errorf("distribution %d is not known", s.Distribution))
 	}
 	if s.Records < 1 || s.Records > MaxRecords {

@@ -39,11 +39,11 @@ func TestMixesAreThoseOfYCSB(t *testing.T) {
 		mix  Mix
 		dist Distribution
 	}{
-		"a": {Mix{0.5, 0.5, 0, 0}, Zipfian},
-		"b": {Mix{0.95, 0.05, 0, 0}, Zipfian},
-		"c": {Mix{1, 0, 0, 0}, Zipfian},
-		"d": {Mix{0.95, 0, 0.05, 0}, Latest},
-		"f": {Mix{0.5, 0, 0, 0.5}, Zipfian},
+		"a": {Mix{0.5, 0.5, 0, 0, 0}, Zipfian},
+		"b": {Mix{0.95, 0.05, 0, 0, 0}, Zipfian},
+		"c": {Mix{1, 0, 0, 0, 0}, Zipfian},
+		"d": {Mix{0.95, 0, 0.05, 0, 0}, Latest},
+		"f": {Mix{0.5, 0, 0, 0.5, 0}, Zipfian},
 	}
 	const draws = 50_000
 	for letter, w := range want {
@@ -120,6 +120,35 @@ func TestZipfianRanks(t *testing.T) {
 	}
 	if counts[items-1] == 0 {
 		t.Error("the last rank is never drawn")
+	}
+}
+
+// Steep draws rank n in proportion to n to the power of -1.2, and hot reads go to one record.
+func TestSteepAndHot(t *testing.T) {
+	const records, draws = 10_000, 400_000
+	c, _ := chooser(t, spec(Mix{Read: 0.7, HotRead: 0.3}, Steep, records))
+	counts, hot := make([]int, records), 0
+	for range draws {
+		s := c.Next()
+		if s.Op == HotRead {
+			hot++
+			if s.Record != 0 {
+				t.Fatalf("a hot read of record %d", s.Record)
+			}
+			continue
+		}
+		counts[s.Record]++
+	}
+	near(t, "hot", hot, draws, 0.3)
+	zeta := 0.0
+	for n := range records {
+		zeta += math.Pow(float64(n+1), -steepness)
+	}
+	for rank := range uint64(3) {
+		want := math.Pow(float64(rank+1), -steepness) / zeta
+		if share := float64(counts[fnv64(rank)%records]) / float64(draws-hot); share < 0.98*want || share > 1.1*want+0.001 {
+			t.Errorf("rank %d has a share of %.4f, want %.4f", rank, share, want)
+		}
 	}
 }
 

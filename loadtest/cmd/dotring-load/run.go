@@ -28,7 +28,7 @@ type runCommand struct {
 	Address     []string      `default:"127.0.0.1:8080" help:"host:port of each gateway or server; connections are dealt out to them in turn."`
 	Workload    string        `default:"mix" enum:"a,b,c,d,f,mix" help:"YCSB core workload, or a plain mix of gets and puts: ${enum}."`
 	Gets        float64       `default:"0.5" help:"Share of gets in the plain mix, 0 to 1."`
-	Keys        string        `default:"" enum:"uniform,zipfian,latest," help:"Distribution of keys; the workload's own, or uniform for the mix, where not given."`
+	Keys        string        `default:"" enum:"uniform,zipfian,latest,steep," help:"Distribution of keys; the workload's own, or uniform for the mix, where not given."`
 	Records     uint64        `default:"10000" help:"How many records exist before the run."`
 	KeySize     int           `default:"24" help:"Length of keys in bytes, 8 to 250."`
 	ValueSize   int           `default:"1024" help:"Length of values in bytes."`

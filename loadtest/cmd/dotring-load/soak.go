@@ -18,6 +18,7 @@ type soakCommand struct {
 	Overload   overloadCommand   `cmd:"" help:"From half of capacity to five times as much."`
 	Size       sizeCommand       `cmd:"" help:"Single nodes with few keys and with many."`
 	Latency    latencyCommand    `cmd:"" help:"Open loops while copies are compared."`
+	Hotkey     hotkeyCommand     `cmd:"" help:"What other keys suffer while one takes 30 % of the reads."`
 	Compaction compactionCommand `cmd:"" help:"A forced compaction of everything, under load."`
 }
 
@@ -156,4 +157,33 @@ func (c *allocsCommand) Run(ctx context.Context) error {
 	}
 	_, err = soak.Allocs{Config: cfg, Connections: c.Connections, Turn: c.Turn, Records: c.Records}.Measure(ctx)
 	return err
+}
+
+type hotkeyCommand struct {
+	Nodes       int           `default:"3" help:"Storage nodes."`
+	Connections int           `short:"c" default:"256" help:"Connections of the open loops."`
+	Pairs       int           `default:"6" help:"Pairs of a run without the hot key and one with it."`
+	Load        float64       `default:"0.5" help:"What is offered, as a share of what a closed loop reaches."`
+	Turn        time.Duration `default:"20s" help:"Length of each run."`
+	Records     uint64        `default:"100000" help:"How many records there are."`
+	ValueSize   int           `default:"1024" help:"Length of values in bytes."`
+	soakFlags
+}
+
+// Run measures, and prints what was measured also where it falls short.
+func (c *hotkeyCommand) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	if c.Pairs < 1 || !(c.Load > 0 && c.Load < 1) {
+		return errors.New("--pairs must be at least 1, and --load above 0 and below 1")
+	}
+	res, err := soak.HotKey{Config: cfg, Nodes: c.Nodes, Connections: c.Connections, Pairs: c.Pairs, Load: c.Load, Turn: c.Turn,
+		Records: c.Records, ValueSize: c.ValueSize}.Measure(ctx)
+	doc := report.Document{Title: "Hot key", Machine: machine()}
+	for _, p := range res.Pairs {
+		doc.Runs = append(doc.Runs, p.Quiet, p.Hot)
+	}
+	return c.finish(doc, err)
 }
