@@ -64,8 +64,22 @@ func (n *node) takeStep() {
 	}
 	switch step.Kind {
 	case ring.StepAck:
+		if n.view.Hash() != n.persisted {
+			n.putView(n.view.Clone(), n.takeStep)
+			return
+		}
 		id := step.Layout.ID()
 		n.raise(func(f *ring.Fence) { f.Acked = id }, func(v *ring.View) { v.MarkAcked(id, n.id) })
+	case ring.StepOvertake:
+		v := n.view.Clone()
+		if err := v.Overtake(n.promised.Acked); err != nil {
+			n.w.trace.line("%s does not overtake %s: %v", n.name, n.promised.Acked, err)
+			return
+		}
+		n.putView(v, func() {
+			n.w.trace.line("%s overtakes %s by %s", n.name, n.promised.Acked, v.Newest().ID())
+			n.merge(v)
+		})
 	case ring.StepSwitch:
 		id := step.Layout.ID()
 		n.raise(func(f *ring.Fence) { f.ReadEpoch = max(f.ReadEpoch, id.Epoch) }, func(v *ring.View) { v.MarkSwitched(id, n.id) })

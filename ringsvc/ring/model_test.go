@@ -144,6 +144,10 @@ func (m *model) tick(n *modelNode) {
 	switch step.Kind {
 	case StepConfirm:
 		n.view.ConfirmDead(step.Dead, n.id)
+	case StepOvertake:
+		if err := n.view.Overtake(n.fence.Acked); err != nil {
+			panic(err) // a run makes few changes
+		}
 	case StepAck:
 		n.fence.Acked = step.Layout.ID()
 		n.view.MarkAcked(step.Layout.ID(), n.id)

@@ -8,7 +8,8 @@ type StepKind uint8
 const (
 	// StepNone: nothing, until the view changes.
 	StepNone StepKind = iota
-	// StepAck: make Fence.Acked = Layout.ID() durable, then View.MarkAcked.
+	// StepAck: make the view durable if it is not, then Fence.Acked = Layout.ID(), then View.MarkAcked. A promise about a layout that is
+	// forgotten would have to be overtaken.
 	StepAck
 	// StepSync: carry out Pulls, store durably what they bring, then View.MarkSynced. There may be none to carry out.
 	StepSync
@@ -16,6 +17,8 @@ const (
 	StepSwitch
 	// StepConfirm: from now on take no views from Dead, durably, then View.ConfirmDead.
 	StepConfirm
+	// StepOvertake: View.Overtake what was promised, in a view that is durable before anyone sees it.
+	StepOvertake
 )
 
 // String is a short lower-case word.
@@ -29,6 +32,8 @@ func (k StepKind) String() string {
 		return "switch"
 	case StepConfirm:
 		return "confirm"
+	case StepOvertake:
+		return "overtake"
 	}
 	return "none"
 }
@@ -63,9 +68,12 @@ func NextStep(v *View, self NodeID, f Fence) Step {
 		}
 	}
 	if f.Acked != l.id {
-		// A promise for a layout of the same or a higher epoch is not taken back. Its layout, or the union with it, will arrive.
+		// A promise for a layout of the same or a higher epoch is not taken back, only overtaken.
 		if l.id.Epoch > f.Acked.Epoch {
 			return Step{Kind: StepAck, Layout: l}
+		}
+		if _, member := v.settled.Member(self); member {
+			return Step{Kind: StepOvertake, Layout: l}
 		}
 		return Step{}
 	}

@@ -1,6 +1,8 @@
 package ring
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -82,7 +84,10 @@ const (
 //
 // Three rules are left to the holder. It takes in views of those whom it Trusts only. Only a member of the settled layout proposes, and it stores its view durably before it shows it to anyone;
 // likewise a mark follows what it reports. Then a change proposed on a base is in every layout that settles on that base, for its
-// proposer had to switch to that layout and would have added it.
+// proposer had to switch to that layout and would have added it. A proposer that loses its disk breaks this: some may promise a layout with
+// its change after others have settled one without it, and then one more. Whoever is left with a promise that no layout will meet any more
+// puts changes without effect on the settled layout, until the next one overtakes the promise (Overtake). It has not acknowledged the newest
+// layout, so nothing can settle meanwhile.
 type View struct {
 	settled *Layout
 	newest  *Layout                // derived
@@ -276,6 +281,24 @@ func (v *View) Propose(changes []Change) (*Layout, error) {
 	return v.newest, nil
 }
 
+// Overtake makes the newest layout one of a higher epoch than promised, which its holder acknowledged and which will not come any more: by
+// changes that change nothing, the same whoever overtakes that promise. Only a member of the settled layout that has not acknowledged the
+// newest may do so, and must store the view durably before anyone else sees it. ErrTooLarge where there is no room for more changes.
+func (v *View) Overtake(promised LayoutID) error {
+	set := v.pools[v.settled.id]
+	for i := uint32(0); v.settled.id.Epoch+uint64(len(v.pendingWith(set))) <= promised.Epoch; i++ {
+		if len(set) >= MaxChanges {
+			return ErrTooLarge
+		}
+		name := sha256.Sum256(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(promised.Hash[:], promised.Epoch), i))
+		nothing := Change{Kind: ChangeAbort, Aborts: ChangeName(name[:16])} // takes back a change that nobody made
+		set = set.union(changeSet{newSetChange(nothing)})
+	}
+	v.pools[v.settled.id] = set
+	v.resolve()
+	return nil
+}
+
 // leaves tells whether set takes id out, or gives it the place of another.
 func leaves(set changeSet, id NodeID) bool {
 	return slices.ContainsFunc(set, func(c setChange) bool {
@@ -453,8 +476,10 @@ func (v *View) prunePools() {
 }
 
 // pending is all changes for the layout after the settled one.
-func (v *View) pending() changeSet {
-	set := v.pools[v.settled.id]
+func (v *View) pending() changeSet { return v.pendingWith(v.pools[v.settled.id]) }
+
+// pendingWith is what would be pending if set were what is proposed on the settled layout.
+func (v *View) pendingWith(set changeSet) changeSet {
 	if missed := v.pools[v.settled.base]; len(missed) > 0 {
 		set = set.union(missed).union(v.settled.changes)
 	}

@@ -364,6 +364,56 @@ func TestMissedChangeIsCarriedOver(t *testing.T) {
 	}
 }
 
+// A proposer loses its disk, and only a gateway remembers what it proposed. Two layouts later a member that has switched already promises
+// what the gateway made of it; the others settle without. Found by the simulator.
+func TestPromiseThatNothingMeetsIsOvertaken(t *testing.T) {
+	v := founded()
+	settle(t, v)
+	propose(t, v, join(1), join(2), join(3))
+	settle(t, v)
+	gateway := v.Clone()
+	propose(t, gateway, join(4))
+	propose(t, v, Change{Kind: ChangeWeight, Member: Member{ID: modelID(1), Weight: 2}})
+	settle(t, v)
+	merge(t, gateway, v)
+	third := propose(t, v, Change{Kind: ChangeWeight, Member: Member{ID: modelID(2), Weight: 2}})
+	late := v.Clone()
+	settle(t, v)
+	late.MarkSwitched(third.ID(), modelID(2))
+	merge(t, late, gateway)
+	f := Fence{Acked: late.Newest().ID(), ReadEpoch: third.ID().Epoch}
+	if s := NextStep(late, modelID(2), Fence{Acked: third.ID()}); s.Kind != StepAck || f.Acked.Epoch <= third.ID().Epoch {
+		t.Fatalf("it is to %s about %s", s.Kind, f.Acked)
+	}
+	merge(t, late, v)
+	if late.Newest().ID() != third.ID() || f.AdmitWrite(late.LiveIDs()) {
+		t.Fatalf("newest %s, promised %s: nothing is wrong", late.Newest().ID(), f.Acked)
+	}
+	s := NextStep(late, modelID(2), f)
+	if s.Kind != StepOvertake {
+		t.Fatalf("it is to %s: it would refuse writes for ever", s.Kind)
+	}
+	other := late.Clone()
+	for _, v := range []*View{late, other} {
+		if err := v.Overtake(f.Acked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(late.Encode(), other.Encode()) || !bytes.Equal(merge(t, late.Clone(), other).Encode(), late.Encode()) {
+		t.Error("two that overtake one promise do not say the same")
+	}
+	if s := NextStep(late, modelID(2), f); s.Kind != StepAck || !slices.EqualFunc(late.Newest().Members(), third.Members(), sameMember) {
+		t.Fatalf("it is to %s about %v", s.Kind, members(late.Newest()))
+	}
+	settle(t, late)
+	if f := (Fence{Acked: late.Settled().ID()}); !f.AdmitWrite(late.LiveIDs()) || len(late.pools)+len(late.marks) != 0 {
+		t.Error("it does not come to rest")
+	}
+	if s := NextStep(late, modelID(5), f); s.Kind != StepNone {
+		t.Errorf("one that is no member is to %s", s.Kind)
+	}
+}
+
 func TestMergeRefuses(t *testing.T) {
 	v := founded()
 	other := NewView(Found(ClusterID{2}, modelMember(0, 7), 3, 2))
@@ -406,7 +456,7 @@ func TestFence(t *testing.T) {
 	}
 	v := founded()
 	l := propose(t, v, join(1))
-	if s := NextStep(v, modelID(0), Fence{Acked: id(2, 9)}); s.Kind != StepNone {
+	if s := NextStep(v, modelID(0), Fence{Acked: id(2, 9)}); s.Kind != StepOvertake {
 		t.Errorf("a promise for another layout of epoch 2 was taken back: %s", s.Kind)
 	}
 	if s := NextStep(v, modelID(0), Fence{Acked: l.ID()}); s.Kind != StepAck {

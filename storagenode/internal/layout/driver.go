@@ -457,7 +457,14 @@ func (d *Driver) steps(ctx context.Context) bool {
 		case ring.StepNone:
 			return true
 		case ring.StepAck:
-			err = d.cfg.State.Acknowledge(ctx, step.Layout.ID())
+			if err = d.cfg.State.Persist(ctx); err == nil {
+				err = d.cfg.State.Acknowledge(ctx, step.Layout.ID())
+			}
+		case ring.StepOvertake:
+			promised := d.cfg.State.Fence().Acked
+			if err = d.cfg.State.Update(ctx, func(v *ring.View) error { return v.Overtake(promised) }); err == nil {
+				d.log.Warn().Stringer("promised", promised).Msg("no layout will meet what was promised: overtaking it")
+			}
 		case ring.StepConfirm:
 			err = d.cfg.State.Confirm(ctx, step.Dead)
 		case ring.StepSwitch:
