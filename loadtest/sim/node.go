@@ -200,7 +200,8 @@ func (n *node) commitSoon() {
 	if n.w.chance(0.02) {
 		d *= 10
 	}
-	n.later(time.Duration(float64(d)*n.slow), func() {
+	// Bounded, so that what was begun on a slow disk ends soon after faults do.
+	n.later(min(time.Duration(float64(d)*n.slow), 5*time.Second), func() {
 		n.committed = false
 		before := n.store.Stats().Reopenings
 		did, more := n.step.Step()
