@@ -149,6 +149,20 @@ func (c *Client) GetTasks(ctx context.Context, id ring.NodeID, req *storagev1.Ge
 	return storagev1.NewStorageClient(p.conns[0]).GetTasks(ctx, req)
 }
 
+// ChangeLayout has a node carry out, or preview, a change of the layout. What it did is known here at once. Errors are ErrNotConnected, or
+// those of gRPC.
+func (c *Client) ChangeLayout(ctx context.Context, id ring.NodeID, req *storagev1.ChangeLayoutRequest) (*storagev1.ChangeLayoutResponse, error) {
+	p, ok := (*c.peers.Load())[id]
+	if !ok {
+		return nil, ErrNotConnected
+	}
+	resp, err := storagev1.NewStorageClient(p.conns[0]).ChangeLayout(ctx, req)
+	if err == nil && !req.GetDryRun() {
+		c.Learn(resp.GetView())
+	}
+	return resp, err
+}
+
 // ListKeys asks a node for keys of a range. Errors are ErrNotConnected, or those of gRPC.
 func (c *Client) ListKeys(ctx context.Context, id ring.NodeID, req *storagev1.ListKeysRequest) (*storagev1.ListKeysResponse, error) {
 	p, ok := (*c.peers.Load())[id]

@@ -28,6 +28,7 @@ type Nodes interface {
 	Health(id ring.NodeID) nodeclient.Health
 	GetNode(ctx context.Context, id ring.NodeID) (*storagev1.GetNodeResponse, error)
 	GetTasks(ctx context.Context, id ring.NodeID, req *storagev1.GetTasksRequest) (*storagev1.GetTasksResponse, error)
+	ChangeLayout(ctx context.Context, id ring.NodeID, req *storagev1.ChangeLayoutRequest) (*storagev1.ChangeLayoutResponse, error)
 	ContextKeysAgree() (agree bool, reason string)
 }
 

@@ -74,8 +74,10 @@ type API struct {
 	metrics   *metrics
 	common    commonHeaders
 	cors      *cors
-	exchanges exchangePool
-	pages     map[string]ui.File // of the dashboard and the explorer
+	// crossOrigin keeps pages of other origins from operating the cluster: a form needs no permission to be posted.
+	crossOrigin *http.CrossOriginProtection
+	exchanges   exchangePool
+	pages       map[string]ui.File // of the dashboard and the explorer
 	// documentJSON makes the explorer's form of the document when it is first asked for.
 	documentJSON func() (ui.File, error)
 	burst        zerolog.Logger // for warnings, of which there may be as many as requests
@@ -106,6 +108,15 @@ func New(cfg Config) (*API, error) {
 			vary: []string{"Kv-Context, Accept, Authorization"}, typeYAML: []string{"application/yaml"},
 			documentETag: []string{documentETag()}, documentCache: []string{"no-cache"},
 		}}
+	a.crossOrigin = http.NewCrossOriginProtection()
+	for _, origin := range cfg.CORSOrigins {
+		if origin == "*" {
+			continue // any page may read and write keys then, but not operate the cluster
+		}
+		if err := a.crossOrigin.AddTrustedOrigin(origin); err != nil {
+			return nil, fmt.Errorf("origin %q: %w", origin, err)
+		}
+	}
 	if a.cors != nil {
 		a.common.vary = []string{"Kv-Context, Accept, Authorization, Origin"}
 	}
@@ -135,6 +146,11 @@ func (a *API) routes() {
 	}
 	for _, colon := range []string{":", "%3A", "%3a"} {
 		a.router.HandleFunc("/v1/cluster"+colon+"repair", a.handle(opCluster, a.repair))
+		a.router.HandleFunc("/v1/cluster"+colon+"abort", a.handle(opCluster, a.change("dry_run")))
+		for verb, takes := range nodeVerbs {
+			a.router.HandleFunc("/v1/cluster/nodes/{node}"+colon+verb, a.handle(opCluster, a.change(append(takes, "dry_run")...)))
+		}
+		a.router.HandleFunc("/v1/cluster/nodes/{node}"+colon+"canStop", a.handle(opCluster, a.cluster))
 	}
 	a.router.HandleFunc(inspectPrefix+"*", a.handle(opInspect, a.inspect))
 	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
@@ -149,6 +165,9 @@ func (a *API) routes() {
 	a.router.MethodNotAllowed(a.handle(opOther, a.unknownMethod))
 }
 
+// nodeVerbs are the changes of one node, and the parameters that each takes besides dry_run.
+var nodeVerbs = map[string][]string{"decommission": nil, "remove": {"accept_loss"}, "replace": {"by", "accept_loss"}, "setWeight": {"weight"}}
+
 // unknownMethod answers a request whose method the router does not even know, on a path that it may.
 func (a *API) unknownMethod(x *exchange, r *http.Request) {
 	path := rawPath(r.URL)
@@ -157,8 +176,10 @@ func (a *API) unknownMethod(x *exchange, r *http.Request) {
 		return
 	}
 	allow := allowRead
-	if strings.HasPrefix(path, "/v1/kv:") || strings.HasPrefix(path, "/v1/kv%") || strings.HasPrefix(path, "/v1/cluster:") || strings.HasPrefix(path, "/v1/cluster%") {
-		allow = http.MethodPost
+	for _, prefix := range []string{"/v1/kv:", "/v1/kv%", "/v1/cluster:", "/v1/cluster%", "/v1/cluster/nodes/"} {
+		if strings.HasPrefix(path, prefix) && !strings.HasSuffix(path, "canStop") {
+			allow = http.MethodPost
+		}
 	}
 	x.methodNotAllowed(r, allow)
 }

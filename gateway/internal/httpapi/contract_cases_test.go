@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,11 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/grpcapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edgetest"
+	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
@@ -117,6 +122,7 @@ func drive(t *testing.T) *served {
 		d.reads(method)
 		d.lists(method)
 		d.cluster(method)
+		d.canStop(method)
 		d.service(method)
 	}
 	for _, method := range []string{"PUT", "POST", "DELETE"} {
@@ -126,6 +132,7 @@ func drive(t *testing.T) *served {
 		d.batches(verb)
 	}
 	d.repair()
+	d.changes()
 	d.outside()
 	d.probe()
 	return d.served
@@ -382,6 +389,106 @@ func (d *driver) repair() {
 	ignorant.good(503, call{"POST", target, nil, all})
 	late := d.on(func(c *httpapi.Config) { c.Now = func() time.Time { return time.Now().Add(-time.Hour) } })
 	late.raw(504, call{"POST", target, nil, ""}, "POST "+target+" HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n", false)
+}
+
+// changes sends each change of the layout, and all that can be wrong with it.
+func (d *driver) changes() {
+	d.t.Helper()
+	for _, c := range []struct{ path, verb, query string }{
+		{"/v1/cluster/nodes/d", "decommission", ""}, {"/v1/cluster/nodes/d", "remove", "accept_loss=false"},
+		{"/v1/cluster/nodes/d", "replace", "by=new&accept_loss=true"}, {"/v1/cluster/nodes/d", "setWeight", "weight=2.5"}, {"/v1/cluster", "abort", ""},
+	} {
+		target := c.path + ":" + c.verb
+		if c.query != "" {
+			target += "?" + c.query
+		}
+		with := func(more string) string {
+			if strings.Contains(target, "?") {
+				return target + "&" + more
+			}
+			return target + "?" + more
+		}
+		// four is a cluster of which one may leave, with something under way where that is to be given up.
+		four := func(change ...func(*httpapi.Config)) *driver {
+			nodes, err := edgetest.NewNodes(4, 3)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			nodes.Outsiders = map[ring.NodeID]string{{9}: "new"}
+			if c.verb == "abort" {
+				if _, err := nodes.View.Propose([]ring.Change{{Kind: ring.ChangeWeight, Member: ring.Member{ID: ring.NodeID{1}, Weight: 2}}}); err != nil {
+					d.t.Fatal(err)
+				}
+			}
+			out := d.on(append([]func(*httpapi.Config){func(cfg *httpapi.Config) {
+				cfg.Cluster = grpcapi.NewCluster(nodes, edgetest.NewStore(), grpcapi.About{R: 2, W: 2})
+			}}, change...)...)
+			out.h.nodes = nodes
+			return out
+		}
+		sound := four()
+		sound.good(200, call{"POST", with("dry_run=true"), header("Kv-Request-Id", "change-1"), ""})
+		sound.good(200, call{"POST", target, nil, ""})
+		if sound.h.nodes.View.Newest() == sound.h.nodes.View.Settled() {
+			d.t.Errorf("%s changed nothing", target)
+		}
+		for _, colon := range []string{"%3A", "%3a"} {
+			four().good(200, call{"POST", strings.Replace(target, ":", colon, 1), nil, ""})
+		}
+		for _, bad := range []string{"dry_run=maybe", "dry_run=", "timeout=1s", "dry_run=1&dry_run=1"} {
+			sound.bad(400, call{"POST", with(bad), nil, ""})
+		}
+		sound.bad(400, call{"POST", target, nil, "{}"})
+		sound.bad(400, call{"POST", target, header("Kv-Request-Id", ""), ""})
+		sound.bad(414, call{"POST", tooLong(c.path + ":" + c.verb), nil, ""})
+		sound.bad(403, call{"POST", target, header("Sec-Fetch-Site", "cross-site", "Origin", "https://elsewhere.example"), ""})
+		d.access(call{"POST", target, nil, ""})
+		four(func(cfg *httpapi.Config) { cfg.Admission = full() }).good(429, call{"POST", target, nil, ""})
+		four(func(cfg *httpapi.Config) { cfg.Cluster = grpcapi.NewCluster(nil, nil, grpcapi.About{}) }).good(500, call{"POST", target, nil, ""})
+		for want, err := range map[int]error{409: status.Error(codes.FailedPrecondition, "a layout change is pending"), 503: status.Error(codes.Unavailable, "away"), 504: context.DeadlineExceeded} {
+			failing := four()
+			failing.h.nodes.Change = func(*storagev1.ChangeLayoutRequest) error { return err }
+			failing.good(want, call{"POST", target, nil, ""})
+		}
+		ignorant := four()
+		ignorant.h.nodes.Unknown = true
+		ignorant.good(503, call{"POST", target, nil, ""})
+		if c.verb == "abort" {
+			d.good(409, call{"POST", target, nil, ""})
+			continue
+		}
+		sound.good(404, call{"POST", strings.Replace(target, "/d:", "/nobody:", 1), nil, ""})
+	}
+	// With one copy of each key, nobody is left to bring those of a dead node.
+	single, err := edgetest.NewNodes(4, 1)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	alone := d.on(func(cfg *httpapi.Config) { cfg.Cluster = grpcapi.NewCluster(single, nil, grpcapi.About{R: 1, W: 1}) })
+	alone.good(200, call{"POST", "/v1/cluster/nodes/d:remove?dry_run=1", nil, ""})
+	for _, bad := range []string{"d:setWeight", "d:setWeight?weight=0", "d:setWeight?weight=17", "d:setWeight?weight=NaN", "d:setWeight?weight=much", "d:replace"} {
+		d.bad(400, call{"POST", "/v1/cluster/nodes/" + strings.Replace(bad, "d:", "c:", 1), nil, ""})
+	}
+}
+
+// canStop asks whether a node may stop.
+func (d *driver) canStop(m string) {
+	d.t.Helper()
+	target := "/v1/cluster/nodes/a:canStop"
+	d.good(200, call{m, target, header("Kv-Request-Id", "stop-1"), ""})
+	d.good(200, call{m, "/v1/cluster/nodes/a%3AcanStop", nil, ""})
+	away := d.on()
+	away.h.nodes.Away["b"] = true
+	away.good(200, call{m, target, nil, ""})
+	d.bad(400, call{m, target + "?dry_run=true", nil, ""})
+	d.good(404, call{m, "/v1/cluster/nodes/nobody:canStop", nil, ""})
+	d.bad(414, call{m, tooLong(target), nil, ""})
+	d.access(call{m, target, nil, ""})
+	d.on(func(c *httpapi.Config) { c.Admission = full() }).good(429, call{m, target, nil, ""})
+	d.on(func(c *httpapi.Config) { c.Cluster = grpcapi.NewCluster(nil, nil, grpcapi.About{}) }).good(500, call{m, target, nil, ""})
+	ignorant := d.on()
+	ignorant.h.nodes.Unknown = true
+	ignorant.good(503, call{m, target, nil, ""})
 }
 
 func (d *driver) service(m string) {

@@ -50,6 +50,13 @@ func pathOf(target string) string {
 	if strings.HasPrefix(path, "/ui/") && path != "/ui/" {
 		return "/ui/{file}"
 	}
+	if rest, ok := strings.CutPrefix(path, "/v1/cluster/nodes/"); ok {
+		for _, colon := range []string{"%3A", "%3a", ":"} {
+			if _, verb, found := strings.Cut(rest, colon); found {
+				return "/v1/cluster/nodes/{node}:" + verb
+			}
+		}
+	}
 	for _, colon := range []string{"%3A", "%3a"} {
 		path = strings.Replace(path, "/v1/kv"+colon, "/v1/kv:", 1)
 		path = strings.Replace(path, "/v1/cluster"+colon, "/v1/cluster:", 1)
@@ -410,6 +417,9 @@ func (s *shapes) input(t *testing.T, x *exchanged, path string, item *openapi3.P
 			AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}}
 	if prefix, ok := strings.CutSuffix(path, "{key}"); ok {
 		in.PathParams["key"] = strings.TrimPrefix(r.URL.Path, prefix)
+	}
+	if prefix, verb, ok := strings.Cut(path, "{node}"); ok {
+		in.PathParams["node"] = strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, prefix), verb)
 	}
 	if prefix, ok := strings.CutSuffix(path, "{file}"); ok {
 		in.PathParams["file"] = strings.TrimPrefix(r.URL.Path, prefix)

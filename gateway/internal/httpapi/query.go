@@ -3,6 +3,8 @@ package httpapi
 import (
 	"fmt"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -85,6 +87,26 @@ func parseWrite(raw string) (writeParams, error) {
 		return checkParam(&seen, bit, name, value, err)
 	})
 	return p, err
+}
+
+// checkChange checks the query of a change: of the parameters that it takes each at most once, and none empty. What they say is for the
+// service to read. Errors wrap problem.ErrBadParameter.
+func checkChange(raw string, takes []string) error {
+	seen := 0
+	return eachParam(raw, func(name, value string) (err error) {
+		bit := 1 << (slices.Index(takes, name) + 1)
+		switch {
+		case bit == 1:
+			bit = 0
+		case name == "dry_run" || name == "accept_loss":
+			_, err = parseBool(name, value)
+		case name == "weight":
+			if _, err = strconv.ParseFloat(value, 64); err != nil {
+				err = fmt.Errorf("%w: weight is no number", problem.ErrBadParameter)
+			}
+		}
+		return checkParam(&seen, bit, name, value, err)
+	})
 }
 
 // noParams refuses every parameter.

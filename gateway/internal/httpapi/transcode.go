@@ -146,6 +146,36 @@ func (a *API) repair(x *exchange, r *http.Request) {
 	a.transcode.ServeHTTP(x, again.WithContext(access.With(edge.WithRequestID(r.Context(), x.requestID), x.who)))
 }
 
+// change serves a change of the layout: POST without a body, whose options are parameters.
+func (a *API) change(takes ...string) handler {
+	return func(x *exchange, r *http.Request) {
+		if r.Method != http.MethodPost {
+			x.methodNotAllowed(r, http.MethodPost)
+			return
+		}
+		x.Header()["Content-Security-Policy"] = a.common.sandbox // as of all that is posted
+		if !x.admit(r, 0) {
+			return
+		}
+		err := checkChange(r.URL.RawQuery, takes)
+		switch {
+		case err != nil:
+		case x.idFault != nil:
+			err = x.idFault
+		case r.ContentLength != 0:
+			err = fmt.Errorf("%w: a change takes no body, its options are parameters", problem.ErrBadRequest)
+		case a.crossOrigin.Check(r) != nil:
+			err = fmt.Errorf("%w: a page of another origin asks for it", access.ErrDenied)
+		}
+		if err != nil {
+			x.fail(r, err)
+			return
+		}
+		x.Header()["Cache-Control"] = a.common.noStore
+		a.transcode.ServeHTTP(x, r.WithContext(access.With(edge.WithRequestID(r.Context(), x.requestID), x.who)))
+	}
+}
+
 // cluster serves what is asked of the cluster without a key.
 func (a *API) cluster(x *exchange, r *http.Request) {
 	if !x.readOnly(r) || !x.admit(r, 0) {

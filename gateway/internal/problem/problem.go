@@ -31,6 +31,8 @@ var (
 	ErrTooManyItems       = errors.New("too many items")
 	ErrNoPath             = errors.New("no such path")
 	ErrNoValue            = errors.New("the key has no value")
+	ErrNoNode             = errors.New("no such node")
+	ErrChangeRefused      = errors.New("the change is refused")
 	ErrNoSibling          = errors.New("no sibling has this etag")
 	ErrMethod             = errors.New("the path does not take this method")
 	ErrValueTooLarge      = errors.New("the value is too large")

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/listing"
 	"github.com/dotring/dotring/gateway/nodeclient"
@@ -204,6 +207,10 @@ type Nodes struct {
 	Gossip  map[string]string
 	Agree   bool
 	Unknown bool
+	// Outsiders are living nodes that are no members.
+	Outsiders map[ring.NodeID]string
+	// Change, where set, is asked before a change is made.
+	Change func(req *storagev1.ChangeLayoutRequest) error
 	// Tasks, where set, is what nodes tell of their tasks. Otherwise each has just compared with all others.
 	Tasks func(id ring.NodeID, req *storagev1.GetTasksRequest) *storagev1.GetTasksResponse
 	asked uint64
@@ -246,6 +253,9 @@ func (n *Nodes) State() *nodeclient.State {
 	}
 	s := &nodeclient.State{Cluster: ClusterID, View: n.View, Live: n.View.Live(), Read: n.View.ReadLayout(),
 		Members: map[ring.NodeID]nodeclient.Member{}}
+	for id, name := range n.Outsiders {
+		s.Members[id] = nodeclient.Member{ID: id, Name: name, Status: "alive"}
+	}
 	for _, m := range s.Read.Members() {
 		status := "alive"
 		if g := n.Gossip[m.Name]; g != "" {
@@ -288,6 +298,62 @@ func (n *Nodes) GetTasks(_ context.Context, id ring.NodeID, req *storagev1.GetTa
 		}
 	}
 	return out, nil
+}
+
+// ChangeLayout implements the interface of the cluster service: as a node would, by no plan.
+func (n *Nodes) ChangeLayout(_ context.Context, _ ring.NodeID, req *storagev1.ChangeLayoutRequest) (*storagev1.ChangeLayoutResponse, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.Change != nil {
+		if err := n.Change(req); err != nil {
+			return nil, err
+		}
+	}
+	v := n.View.Clone()
+	if err := change(v, req); err != nil {
+		return nil, err
+	}
+	if !req.GetDryRun() {
+		n.View = v
+	}
+	return &storagev1.ChangeLayoutResponse{View: v.Encode()}, nil
+}
+
+func change(v *ring.View, req *storagev1.ChangeLayoutRequest) (err error) {
+	var c ring.Change
+	copy(c.Member.ID[:], req.GetNode())
+	switch req.GetChange() {
+	case storagev1.LayoutChange_LAYOUT_CHANGE_LEAVE:
+		c.Kind = ring.ChangeLeave
+	case storagev1.LayoutChange_LAYOUT_CHANGE_REMOVE:
+		c.Kind = ring.ChangeRemove
+		err = v.MarkDead(c.Member.ID, req.GetAcceptLoss())
+	case storagev1.LayoutChange_LAYOUT_CHANGE_REPLACE:
+		c.Kind, c.Old = ring.ChangeReplace, c.Member.ID
+		copy(c.Member.ID[:], req.GetBy())
+		c.Member.Name = "new"
+	case storagev1.LayoutChange_LAYOUT_CHANGE_WEIGHT:
+		c.Kind, c.Member.Weight = ring.ChangeWeight, req.GetWeight()
+	case storagev1.LayoutChange_LAYOUT_CHANGE_ABORT:
+		_, err = v.Abort()
+		return statusOf(err)
+	}
+	if err == nil {
+		_, err = v.Propose([]ring.Change{c})
+	}
+	return statusOf(err)
+}
+
+// statusOf is how a node answers err.
+func statusOf(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ring.ErrInvalid):
+		return status.Error(codes.InvalidArgument, err.Error())
+	default:
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
 }
 
 // ContextKeysAgree implements the interface of the cluster service.

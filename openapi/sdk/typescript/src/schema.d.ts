@@ -267,6 +267,149 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/cluster/nodes/{node}:decommission": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Have a living node hand over what it holds, and leave.
+         * @description Its copies move to the others while requests go on; when all have them the node is no member any more, and can be stopped. It comes back
+         *     only with an empty data directory. Refused where fewer members would stay than there are copies, and while another change is under way.
+         *     The answer tells what moves; the change goes on by itself, see `/v1/cluster/tasks`.
+         */
+        post: operations["decommissionNode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster/nodes/{node}:remove": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take out a node that is gone for good, with its data.
+         * @description The node must not be alive. It is marked dead, which is never taken back, and its copies are made anew from the other owners. Where so few
+         *     of those are left that acknowledged writes may be lost, `short_slots` counts the slots concerned, and the change waits until it is asked for
+         *     again with `accept_loss=true`.
+         */
+        post: operations["removeNode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster/nodes/{node}:replace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give the place of a node, dead or alive, to one that is no member.
+         * @description The newcomer is a node that was started with `--standby`. It takes over tokens and weight, so that nothing else moves. A node that is not
+         *     alive is marked dead, as by `:remove`.
+         */
+        post: operations["replaceNode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster/nodes/{node}:setWeight": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change a node's share of the data.
+         * @description A node of weight 2 holds twice as much as one of weight 1.
+         */
+        post: operations["setNodeWeight"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster/nodes/{node}:canStop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Whether a node may stop now without any key losing its quorum.
+         * @description Every live layout is looked at. A copy counts where its node answers, was not found to lack anything (writes that others keep for it,
+         *     data that its disk lost), and has synced the layout.
+         */
+        get: operations["canStop"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** As GET, without a body. */
+        head: operations["headCanStop"];
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster:abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give up the change of the layout that is under way.
+         * @description What was begun is taken back by a further change; removals of dead nodes go on. Refused where nothing is under way that could be given up:
+         *     once all nodes have synced a change it is all but done.
+         */
+        post: operations["abortChange"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/cluster/keys/{key}": {
         parameters: {
             query?: never;
@@ -749,6 +892,81 @@ export interface components {
             /** @description The hottest first. */
             keys: components["schemas"]["HotKey"][];
         };
+        LayoutChange: {
+            /** @description Nothing was changed. */
+            dry_run: boolean;
+            settled: components["schemas"]["LayoutRef"];
+            /** @description What is under way with the change. */
+            layout: components["schemas"]["LayoutRef"];
+            /** @description Every node that is or will be a member, by name. */
+            nodes: components["schemas"]["NodeShare"][];
+            /** @description What changes hands. */
+            moves: components["schemas"]["Move"][];
+            /** @description The part of all copies that changes hands. */
+            moved_share: number;
+            /** @description About how many bytes that is, by what the nodes keep on disk. */
+            moved_bytes: components["schemas"]["Counter"];
+            replicas_before: number;
+            replicas_after: number;
+            /** @description Slots with an owner that does not answer: until the change is done they have fewer copies than they should. */
+            degraded_slots: number;
+            /** @description Slots for which too few sources are left to be sure of every acknowledged write: the change waits until the loss is accepted. */
+            short_slots: number;
+            /** @description The first of them. */
+            short_ranges: components["schemas"]["SlotRange"][];
+            /** @description The chance that nodes failing at once cost some key its quorum, before and after. */
+            risks: components["schemas"]["FailureRisk"][];
+        };
+        NodeShare: {
+            id: components["schemas"]["ID"];
+            name: string;
+            weight_before: number;
+            weight_after: number;
+            /** @description The part of all keys that it holds a copy of; 0 where it is no member. */
+            share_before: number;
+            share_after: number;
+        };
+        Move: {
+            /** @description The name of who gives copies up; empty where there will be more of them. */
+            from: string;
+            /** @description The name of who takes them; empty where there will be fewer. */
+            to: string;
+            slots: number;
+            bytes: components["schemas"]["Counter"];
+        };
+        SlotRange: {
+            from: number;
+            /** @description Exclusive. */
+            to: number;
+        };
+        FailureRisk: {
+            /** @description Members that fail at once, each choice of them as likely as any other. */
+            failures: number;
+            before: number;
+            after: number;
+        };
+        CanStop: {
+            /** @description Its name. */
+            node: string;
+            can_stop: boolean;
+            /** @description In one sentence. */
+            verdict: string;
+            /** @description Slots that would have fewer copies than a quorum, by their owners, the most first. */
+            short: components["schemas"]["StopShortage"][];
+            /** @description What to know besides. */
+            remarks: string[];
+        };
+        StopShortage: {
+            layout: components["schemas"]["LayoutRef"];
+            slots: number;
+            owners: string[];
+            /** @description Owners that are up and complete */
+            left: string[];
+            /** @description How many there must be. */
+            needed: number;
+            /** @description Why the other owners do not count. */
+            reasons: string[];
+        };
         RepairRequest: {
             /** @description The name of a node; empty or absent is the whole cluster. */
             node?: string;
@@ -1018,6 +1236,74 @@ export interface components {
         /** @description The request makes no sense. Nothing was begun. */
         BadRepair: {
             headers: {
+                "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                Vary: components["headers"]["Vary"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request makes no sense. Nothing was changed. */
+        BadChange: {
+            headers: {
+                "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                Vary: components["headers"]["Vary"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No node has this name or id. */
+        NoNode: {
+            headers: {
+                "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                Vary: components["headers"]["Vary"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy-Of-Values"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No node has this name or id. */
+        HeadNoNode: {
+            headers: {
+                "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                Vary: components["headers"]["Vary"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                [name: string]: unknown;
+            };
+            content?: never;
+        };
+        /** @description The change cannot be made as things are. Nothing was changed. */
+        ChangeRefused: {
+            headers: {
+                "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                Vary: components["headers"]["Vary"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No member can be asked to make the change, or it did not answer (`unavailable`): look at the layout before you ask again. */
+        ChangeUnavailable: {
+            headers: {
+                "Retry-After": components["headers"]["Retry-After"];
                 "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 Vary: components["headers"]["Vary"];
@@ -1523,6 +1809,28 @@ export interface components {
          *     the key too, but many clients fold them. `+` is itself.
          */
         Key: string;
+        /** @description The node's name, or its id. */
+        Node: string;
+        /**
+         * @description Tell what would happen, and change nothing.
+         * @example true
+         */
+        DryRun: boolean;
+        /**
+         * @description Go on where so few copies are left of some slots that acknowledged writes may be lost.
+         * @example true
+         */
+        AcceptLoss: boolean;
+        /**
+         * @description The node that takes the place, by its name or id.
+         * @example node4
+         */
+        ReplaceBy: string;
+        /**
+         * @description The new weight.
+         * @example 2
+         */
+        Weight: number;
         /**
          * @description Replicas that must answer. The gateway's default is 2.
          * @example all
@@ -2649,6 +2957,359 @@ export interface operations {
             429: components["responses"]["Overloaded"];
             500: components["responses"]["Internal"];
             503: components["responses"]["NoLayout"];
+            504: components["responses"]["DeadlinePassed"];
+        };
+    };
+    decommissionNode: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Tell what would happen, and change nothing.
+                 * @example true
+                 */
+                dry_run?: components["parameters"]["DryRun"];
+            };
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the change does, or would do. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LayoutChange"];
+                };
+            };
+            400: components["responses"]["BadChange"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            404: components["responses"]["NoNode"];
+            409: components["responses"]["ChangeRefused"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["ChangeUnavailable"];
+            504: components["responses"]["DeadlinePassed"];
+        };
+    };
+    removeNode: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Go on where so few copies are left of some slots that acknowledged writes may be lost.
+                 * @example true
+                 */
+                accept_loss?: components["parameters"]["AcceptLoss"];
+                /**
+                 * @description Tell what would happen, and change nothing.
+                 * @example true
+                 */
+                dry_run?: components["parameters"]["DryRun"];
+            };
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the change does, or would do. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LayoutChange"];
+                };
+            };
+            400: components["responses"]["BadChange"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            404: components["responses"]["NoNode"];
+            409: components["responses"]["ChangeRefused"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["ChangeUnavailable"];
+            504: components["responses"]["DeadlinePassed"];
+        };
+    };
+    replaceNode: {
+        parameters: {
+            query: {
+                /**
+                 * @description The node that takes the place, by its name or id.
+                 * @example node4
+                 */
+                by: components["parameters"]["ReplaceBy"];
+                /**
+                 * @description Go on where so few copies are left of some slots that acknowledged writes may be lost.
+                 * @example true
+                 */
+                accept_loss?: components["parameters"]["AcceptLoss"];
+                /**
+                 * @description Tell what would happen, and change nothing.
+                 * @example true
+                 */
+                dry_run?: components["parameters"]["DryRun"];
+            };
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the change does, or would do. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LayoutChange"];
+                };
+            };
+            400: components["responses"]["BadChange"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            404: components["responses"]["NoNode"];
+            409: components["responses"]["ChangeRefused"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["ChangeUnavailable"];
+            504: components["responses"]["DeadlinePassed"];
+        };
+    };
+    setNodeWeight: {
+        parameters: {
+            query: {
+                /**
+                 * @description The new weight.
+                 * @example 2
+                 */
+                weight: components["parameters"]["Weight"];
+                /**
+                 * @description Tell what would happen, and change nothing.
+                 * @example true
+                 */
+                dry_run?: components["parameters"]["DryRun"];
+            };
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the change does, or would do. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LayoutChange"];
+                };
+            };
+            400: components["responses"]["BadChange"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            404: components["responses"]["NoNode"];
+            409: components["responses"]["ChangeRefused"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["ChangeUnavailable"];
+            504: components["responses"]["DeadlinePassed"];
+        };
+    };
+    canStop: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Whether it may, and what would be short. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CanStop"];
+                };
+            };
+            400: components["responses"]["BadParameter"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            404: components["responses"]["NoNode"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["NoLayout"];
+        };
+    };
+    headCanStop: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path: {
+                /** @description The node's name, or its id. */
+                node: components["parameters"]["Node"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description As GET. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["HeadBadRequest"];
+            401: components["responses"]["HeadUnauthenticated"];
+            403: components["responses"]["HeadDenied"];
+            404: components["responses"]["HeadNoNode"];
+            414: components["responses"]["HeadURITooLong"];
+            429: components["responses"]["HeadOverloaded"];
+            500: components["responses"]["HeadInternal"];
+            503: components["responses"]["HeadUnavailable"];
+        };
+    };
+    abortChange: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Tell what would happen, and change nothing.
+                 * @example true
+                 */
+                dry_run?: components["parameters"]["DryRun"];
+            };
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the change does, or would do. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LayoutChange"];
+                };
+            };
+            400: components["responses"]["BadChange"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            409: components["responses"]["ChangeRefused"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["ChangeUnavailable"];
             504: components["responses"]["DeadlinePassed"];
         };
     };

@@ -1580,6 +1580,928 @@ func (x *RepairResponse) GetWaiting() []*Task {
 	return nil
 }
 
+type DecommissionNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node's name or id, here and below.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Tell what would happen, and change nothing; here and below.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecommissionNodeRequest) Reset() {
+	*x = DecommissionNodeRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecommissionNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecommissionNodeRequest) ProtoMessage() {}
+
+func (x *DecommissionNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecommissionNodeRequest.ProtoReflect.Descriptor instead.
+func (*DecommissionNodeRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DecommissionNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DecommissionNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RemoveNodeRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	DryRun bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Go on where so few copies are left of some slots that acknowledged writes may be lost.
+	AcceptLoss    bool `protobuf:"varint,3,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RemoveNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RemoveNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RemoveNodeRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+type ReplaceNodeRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Node       string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	DryRun     bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	AcceptLoss bool                   `protobuf:"varint,3,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	// The node that takes the place, by name or id.
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceNodeRequest) Reset() {
+	*x = ReplaceNodeRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceNodeRequest) ProtoMessage() {}
+
+func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceNodeRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceNodeRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReplaceNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ReplaceNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ReplaceNodeRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+func (x *ReplaceNodeRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type SetNodeWeightRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	DryRun bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Above 0, at most 16.
+	Weight        float64 `protobuf:"fixed64,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeWeightRequest) Reset() {
+	*x = SetNodeWeightRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeWeightRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeWeightRequest) ProtoMessage() {}
+
+func (x *SetNodeWeightRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeWeightRequest.ProtoReflect.Descriptor instead.
+func (*SetNodeWeightRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetNodeWeightRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SetNodeWeightRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *SetNodeWeightRequest) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+type AbortChangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortChangeRequest) Reset() {
+	*x = AbortChangeRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortChangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortChangeRequest) ProtoMessage() {}
+
+func (x *AbortChangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortChangeRequest.ProtoReflect.Descriptor instead.
+func (*AbortChangeRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AbortChangeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// LayoutChange says what a change of the layout does, or would do.
+type LayoutChange struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	DryRun bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// What the change is made on, and what is under way with it. Both are equal where nothing is to be done any more.
+	Settled *LayoutRef `protobuf:"bytes,2,opt,name=settled,proto3" json:"settled,omitempty"`
+	Layout  *LayoutRef `protobuf:"bytes,3,opt,name=layout,proto3" json:"layout,omitempty"`
+	// Every node that is or will be a member, by name.
+	Nodes []*NodeShare `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// What changes hands, by names.
+	Moves []*Move `protobuf:"bytes,5,rep,name=moves,proto3" json:"moves,omitempty"`
+	// The part of all copies that changes hands, 0 to 1.
+	MovedShare float64 `protobuf:"fixed64,6,opt,name=moved_share,json=movedShare,proto3" json:"moved_share,omitempty"`
+	// About how many bytes that is, by what the nodes keep on disk; 0 where no node could be asked.
+	MovedBytes uint64 `protobuf:"varint,7,opt,name=moved_bytes,json=movedBytes,proto3" json:"moved_bytes,omitempty"`
+	// Copies of each key before and after.
+	ReplicasBefore uint32 `protobuf:"varint,8,opt,name=replicas_before,json=replicasBefore,proto3" json:"replicas_before,omitempty"`
+	ReplicasAfter  uint32 `protobuf:"varint,9,opt,name=replicas_after,json=replicasAfter,proto3" json:"replicas_after,omitempty"`
+	// Slots, of 1048576, with an owner that does not answer: until the change is done they have fewer copies than they should.
+	DegradedSlots uint32 `protobuf:"varint,10,opt,name=degraded_slots,json=degradedSlots,proto3" json:"degraded_slots,omitempty"`
+	// Slots for which too few sources are left to be sure of every acknowledged write: the change waits until the loss is accepted.
+	ShortSlots uint32 `protobuf:"varint,11,opt,name=short_slots,json=shortSlots,proto3" json:"short_slots,omitempty"`
+	// The first of them, at most 64.
+	ShortRanges []*SlotRange `protobuf:"bytes,12,rep,name=short_ranges,json=shortRanges,proto3" json:"short_ranges,omitempty"`
+	// The chance that failures of nodes cost some key its quorum, before and after.
+	Risks         []*FailureRisk `protobuf:"bytes,13,rep,name=risks,proto3" json:"risks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LayoutChange) Reset() {
+	*x = LayoutChange{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LayoutChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LayoutChange) ProtoMessage() {}
+
+func (x *LayoutChange) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LayoutChange.ProtoReflect.Descriptor instead.
+func (*LayoutChange) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LayoutChange) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *LayoutChange) GetSettled() *LayoutRef {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+func (x *LayoutChange) GetLayout() *LayoutRef {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *LayoutChange) GetNodes() []*NodeShare {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *LayoutChange) GetMoves() []*Move {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+func (x *LayoutChange) GetMovedShare() float64 {
+	if x != nil {
+		return x.MovedShare
+	}
+	return 0
+}
+
+func (x *LayoutChange) GetMovedBytes() uint64 {
+	if x != nil {
+		return x.MovedBytes
+	}
+	return 0
+}
+
+func (x *LayoutChange) GetReplicasBefore() uint32 {
+	if x != nil {
+		return x.ReplicasBefore
+	}
+	return 0
+}
+
+func (x *LayoutChange) GetReplicasAfter() uint32 {
+	if x != nil {
+		return x.ReplicasAfter
+	}
+	return 0
+}
+
+func (x *LayoutChange) GetDegradedSlots() uint32 {
+	if x != nil {
+		return x.DegradedSlots
+	}
+	return 0
+}
+
+func (x *LayoutChange) GetShortSlots() uint32 {
+	if x != nil {
+		return x.ShortSlots
+	}
+	return 0
+}
+
+func (x *LayoutChange) GetShortRanges() []*SlotRange {
+	if x != nil {
+		return x.ShortRanges
+	}
+	return nil
+}
+
+func (x *LayoutChange) GetRisks() []*FailureRisk {
+	if x != nil {
+		return x.Risks
+	}
+	return nil
+}
+
+type NodeShare struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name         string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	WeightBefore float64                `protobuf:"fixed64,3,opt,name=weight_before,json=weightBefore,proto3" json:"weight_before,omitempty"`
+	WeightAfter  float64                `protobuf:"fixed64,4,opt,name=weight_after,json=weightAfter,proto3" json:"weight_after,omitempty"`
+	// Part of all copies that it owns, 0 to 1: 0 before it joins and after it left.
+	ShareBefore   float64 `protobuf:"fixed64,5,opt,name=share_before,json=shareBefore,proto3" json:"share_before,omitempty"`
+	ShareAfter    float64 `protobuf:"fixed64,6,opt,name=share_after,json=shareAfter,proto3" json:"share_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeShare) Reset() {
+	*x = NodeShare{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeShare) ProtoMessage() {}
+
+func (x *NodeShare) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeShare.ProtoReflect.Descriptor instead.
+func (*NodeShare) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NodeShare) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NodeShare) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeShare) GetWeightBefore() float64 {
+	if x != nil {
+		return x.WeightBefore
+	}
+	return 0
+}
+
+func (x *NodeShare) GetWeightAfter() float64 {
+	if x != nil {
+		return x.WeightAfter
+	}
+	return 0
+}
+
+func (x *NodeShare) GetShareBefore() float64 {
+	if x != nil {
+		return x.ShareBefore
+	}
+	return 0
+}
+
+func (x *NodeShare) GetShareAfter() float64 {
+	if x != nil {
+		return x.ShareAfter
+	}
+	return 0
+}
+
+type Move struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names; from is empty where there will be more copies, and to where there will be fewer.
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To   string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Of 1048576.
+	Slots         uint32 `protobuf:"varint,3,opt,name=slots,proto3" json:"slots,omitempty"`
+	Bytes         uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Move) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Move) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Move) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *Move) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type SlotRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  uint32                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Exclusive.
+	To            uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SlotRange) Reset() {
+	*x = SlotRange{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SlotRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SlotRange) ProtoMessage() {}
+
+func (x *SlotRange) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SlotRange.ProtoReflect.Descriptor instead.
+func (*SlotRange) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SlotRange) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SlotRange) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+type FailureRisk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Members that fail at once, each choice of them as likely as any other.
+	Failures uint32 `protobuf:"varint,1,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Chances, 0 to 1, that this leaves some key with fewer copies than a quorum.
+	Before        float64 `protobuf:"fixed64,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         float64 `protobuf:"fixed64,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailureRisk) Reset() {
+	*x = FailureRisk{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailureRisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailureRisk) ProtoMessage() {}
+
+func (x *FailureRisk) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailureRisk.ProtoReflect.Descriptor instead.
+func (*FailureRisk) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *FailureRisk) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *FailureRisk) GetBefore() float64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *FailureRisk) GetAfter() float64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type CanStopRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanStopRequest) Reset() {
+	*x = CanStopRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanStopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanStopRequest) ProtoMessage() {}
+
+func (x *CanStopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanStopRequest.ProtoReflect.Descriptor instead.
+func (*CanStopRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CanStopRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type CanStopResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Node    string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	CanStop bool                   `protobuf:"varint,2,opt,name=can_stop,json=canStop,proto3" json:"can_stop,omitempty"`
+	// In one sentence.
+	Verdict string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Slots that would have fewer copies than a quorum, by their owners.
+	Short []*StopShortage `protobuf:"bytes,4,rep,name=short,proto3" json:"short,omitempty"`
+	// What to know besides; for people.
+	Remarks       []string `protobuf:"bytes,5,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CanStopResponse) Reset() {
+	*x = CanStopResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CanStopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CanStopResponse) ProtoMessage() {}
+
+func (x *CanStopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CanStopResponse.ProtoReflect.Descriptor instead.
+func (*CanStopResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *CanStopResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CanStopResponse) GetCanStop() bool {
+	if x != nil {
+		return x.CanStop
+	}
+	return false
+}
+
+func (x *CanStopResponse) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *CanStopResponse) GetShort() []*StopShortage {
+	if x != nil {
+		return x.Short
+	}
+	return nil
+}
+
+func (x *CanStopResponse) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
+type StopShortage struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Layout *LayoutRef             `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`
+	// Of 1048576.
+	Slots uint32 `protobuf:"varint,2,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Names.
+	Owners []string `protobuf:"bytes,3,rep,name=owners,proto3" json:"owners,omitempty"`
+	// Names of owners that are up and have all that they should, without the node that stops.
+	Left []string `protobuf:"bytes,4,rep,name=left,proto3" json:"left,omitempty"`
+	// How many there must be.
+	Needed uint32 `protobuf:"varint,5,opt,name=needed,proto3" json:"needed,omitempty"`
+	// Why the other owners do not count.
+	Reasons       []string `protobuf:"bytes,6,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopShortage) Reset() {
+	*x = StopShortage{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopShortage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopShortage) ProtoMessage() {}
+
+func (x *StopShortage) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopShortage.ProtoReflect.Descriptor instead.
+func (*StopShortage) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *StopShortage) GetLayout() *LayoutRef {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *StopShortage) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *StopShortage) GetOwners() []string {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+func (x *StopShortage) GetLeft() []string {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *StopShortage) GetNeeded() uint32 {
+	if x != nil {
+		return x.Needed
+	}
+	return 0
+}
+
+func (x *StopShortage) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
@@ -1719,7 +2641,80 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x0eRepairResponse\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\bR\x04done\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x122\n" +
-	"\awaiting\x18\x03 \x03(\v2\x18.dotring.cluster.v1.TaskR\awaiting2\xff\x04\n" +
+	"\awaiting\x18\x03 \x03(\v2\x18.dotring.cluster.v1.TaskR\awaiting\"F\n" +
+	"\x17DecommissionNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"a\n" +
+	"\x11RemoveNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x1f\n" +
+	"\vaccept_loss\x18\x03 \x01(\bR\n" +
+	"acceptLoss\"r\n" +
+	"\x12ReplaceNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x1f\n" +
+	"\vaccept_loss\x18\x03 \x01(\bR\n" +
+	"acceptLoss\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"[\n" +
+	"\x14SetNodeWeightRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06weight\x18\x03 \x01(\x01R\x06weight\"-\n" +
+	"\x12AbortChangeRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"\xcf\x04\n" +
+	"\fLayoutChange\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x127\n" +
+	"\asettled\x18\x02 \x01(\v2\x1d.dotring.cluster.v1.LayoutRefR\asettled\x125\n" +
+	"\x06layout\x18\x03 \x01(\v2\x1d.dotring.cluster.v1.LayoutRefR\x06layout\x123\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x1d.dotring.cluster.v1.NodeShareR\x05nodes\x12.\n" +
+	"\x05moves\x18\x05 \x03(\v2\x18.dotring.cluster.v1.MoveR\x05moves\x12\x1f\n" +
+	"\vmoved_share\x18\x06 \x01(\x01R\n" +
+	"movedShare\x12\x1f\n" +
+	"\vmoved_bytes\x18\a \x01(\x04R\n" +
+	"movedBytes\x12'\n" +
+	"\x0freplicas_before\x18\b \x01(\rR\x0ereplicasBefore\x12%\n" +
+	"\x0ereplicas_after\x18\t \x01(\rR\rreplicasAfter\x12%\n" +
+	"\x0edegraded_slots\x18\n" +
+	" \x01(\rR\rdegradedSlots\x12\x1f\n" +
+	"\vshort_slots\x18\v \x01(\rR\n" +
+	"shortSlots\x12@\n" +
+	"\fshort_ranges\x18\f \x03(\v2\x1d.dotring.cluster.v1.SlotRangeR\vshortRanges\x125\n" +
+	"\x05risks\x18\r \x03(\v2\x1f.dotring.cluster.v1.FailureRiskR\x05risks\"\xbb\x01\n" +
+	"\tNodeShare\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12#\n" +
+	"\rweight_before\x18\x03 \x01(\x01R\fweightBefore\x12!\n" +
+	"\fweight_after\x18\x04 \x01(\x01R\vweightAfter\x12!\n" +
+	"\fshare_before\x18\x05 \x01(\x01R\vshareBefore\x12\x1f\n" +
+	"\vshare_after\x18\x06 \x01(\x01R\n" +
+	"shareAfter\"V\n" +
+	"\x04Move\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
+	"\x05slots\x18\x03 \x01(\rR\x05slots\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\"/\n" +
+	"\tSlotRange\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\"W\n" +
+	"\vFailureRisk\x12\x1a\n" +
+	"\bfailures\x18\x01 \x01(\rR\bfailures\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\x01R\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\x01R\x05after\"$\n" +
+	"\x0eCanStopRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\xac\x01\n" +
+	"\x0fCanStopResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
+	"\bcan_stop\x18\x02 \x01(\bR\acanStop\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\x126\n" +
+	"\x05short\x18\x04 \x03(\v2 .dotring.cluster.v1.StopShortageR\x05short\x12\x18\n" +
+	"\aremarks\x18\x05 \x03(\tR\aremarks\"\xb9\x01\n" +
+	"\fStopShortage\x125\n" +
+	"\x06layout\x18\x01 \x01(\v2\x1d.dotring.cluster.v1.LayoutRefR\x06layout\x12\x14\n" +
+	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x16\n" +
+	"\x06owners\x18\x03 \x03(\tR\x06owners\x12\x12\n" +
+	"\x04left\x18\x04 \x03(\tR\x04left\x12\x16\n" +
+	"\x06needed\x18\x05 \x01(\rR\x06needed\x12\x18\n" +
+	"\areasons\x18\x06 \x03(\tR\areasons2\x9c\t\n" +
 	"\aCluster\x12X\n" +
 	"\tGetStatus\x12$.dotring.cluster.v1.GetStatusRequest\x1a%.dotring.cluster.v1.GetStatusResponse\x12X\n" +
 	"\tListNodes\x12$.dotring.cluster.v1.ListNodesRequest\x1a%.dotring.cluster.v1.ListNodesResponse\x12X\n" +
@@ -1728,7 +2723,14 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"InspectKey\x12%.dotring.cluster.v1.InspectKeyRequest\x1a&.dotring.cluster.v1.InspectKeyResponse\x12X\n" +
 	"\tListTasks\x12$.dotring.cluster.v1.ListTasksRequest\x1a%.dotring.cluster.v1.ListTasksResponse\x12^\n" +
 	"\vListHotKeys\x12&.dotring.cluster.v1.ListHotKeysRequest\x1a'.dotring.cluster.v1.ListHotKeysResponse\x12O\n" +
-	"\x06Repair\x12!.dotring.cluster.v1.RepairRequest\x1a\".dotring.cluster.v1.RepairResponseB;Z9github.com/dotring/dotring/proto/gen/cluster/v1;clusterv1b\x06proto3"
+	"\x06Repair\x12!.dotring.cluster.v1.RepairRequest\x1a\".dotring.cluster.v1.RepairResponse\x12a\n" +
+	"\x10DecommissionNode\x12+.dotring.cluster.v1.DecommissionNodeRequest\x1a .dotring.cluster.v1.LayoutChange\x12U\n" +
+	"\n" +
+	"RemoveNode\x12%.dotring.cluster.v1.RemoveNodeRequest\x1a .dotring.cluster.v1.LayoutChange\x12W\n" +
+	"\vReplaceNode\x12&.dotring.cluster.v1.ReplaceNodeRequest\x1a .dotring.cluster.v1.LayoutChange\x12[\n" +
+	"\rSetNodeWeight\x12(.dotring.cluster.v1.SetNodeWeightRequest\x1a .dotring.cluster.v1.LayoutChange\x12W\n" +
+	"\vAbortChange\x12&.dotring.cluster.v1.AbortChangeRequest\x1a .dotring.cluster.v1.LayoutChange\x12R\n" +
+	"\aCanStop\x12\".dotring.cluster.v1.CanStopRequest\x1a#.dotring.cluster.v1.CanStopResponseB;Z9github.com/dotring/dotring/proto/gen/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -1742,36 +2744,49 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_cluster_v1_cluster_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),      // 0: dotring.cluster.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 1: dotring.cluster.v1.GetStatusResponse
-	(*LayoutRef)(nil),             // 2: dotring.cluster.v1.LayoutRef
-	(*ListNodesRequest)(nil),      // 3: dotring.cluster.v1.ListNodesRequest
-	(*Node)(nil),                  // 4: dotring.cluster.v1.Node
-	(*ListNodesResponse)(nil),     // 5: dotring.cluster.v1.ListNodesResponse
-	(*GetLayoutRequest)(nil),      // 6: dotring.cluster.v1.GetLayoutRequest
-	(*LayoutMember)(nil),          // 7: dotring.cluster.v1.LayoutMember
-	(*Layout)(nil),                // 8: dotring.cluster.v1.Layout
-	(*GetLayoutResponse)(nil),     // 9: dotring.cluster.v1.GetLayoutResponse
-	(*InspectKeyRequest)(nil),     // 10: dotring.cluster.v1.InspectKeyRequest
-	(*InspectKeyResponse)(nil),    // 11: dotring.cluster.v1.InspectKeyResponse
-	(*Replica)(nil),               // 12: dotring.cluster.v1.Replica
-	(*ClockEntry)(nil),            // 13: dotring.cluster.v1.ClockEntry
-	(*ReplicaSibling)(nil),        // 14: dotring.cluster.v1.ReplicaSibling
-	(*ListTasksRequest)(nil),      // 15: dotring.cluster.v1.ListTasksRequest
-	(*Task)(nil),                  // 16: dotring.cluster.v1.Task
-	(*ListTasksResponse)(nil),     // 17: dotring.cluster.v1.ListTasksResponse
-	(*RepairRequest)(nil),         // 18: dotring.cluster.v1.RepairRequest
-	(*RepairResponse)(nil),        // 19: dotring.cluster.v1.RepairResponse
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*ListHotKeysRequest)(nil),    // 21: dotring.cluster.v1.ListHotKeysRequest
-	(*ListHotKeysResponse)(nil),   // 22: dotring.cluster.v1.ListHotKeysResponse
+	(*GetStatusRequest)(nil),        // 0: dotring.cluster.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),       // 1: dotring.cluster.v1.GetStatusResponse
+	(*LayoutRef)(nil),               // 2: dotring.cluster.v1.LayoutRef
+	(*ListNodesRequest)(nil),        // 3: dotring.cluster.v1.ListNodesRequest
+	(*Node)(nil),                    // 4: dotring.cluster.v1.Node
+	(*ListNodesResponse)(nil),       // 5: dotring.cluster.v1.ListNodesResponse
+	(*GetLayoutRequest)(nil),        // 6: dotring.cluster.v1.GetLayoutRequest
+	(*LayoutMember)(nil),            // 7: dotring.cluster.v1.LayoutMember
+	(*Layout)(nil),                  // 8: dotring.cluster.v1.Layout
+	(*GetLayoutResponse)(nil),       // 9: dotring.cluster.v1.GetLayoutResponse
+	(*InspectKeyRequest)(nil),       // 10: dotring.cluster.v1.InspectKeyRequest
+	(*InspectKeyResponse)(nil),      // 11: dotring.cluster.v1.InspectKeyResponse
+	(*Replica)(nil),                 // 12: dotring.cluster.v1.Replica
+	(*ClockEntry)(nil),              // 13: dotring.cluster.v1.ClockEntry
+	(*ReplicaSibling)(nil),          // 14: dotring.cluster.v1.ReplicaSibling
+	(*ListTasksRequest)(nil),        // 15: dotring.cluster.v1.ListTasksRequest
+	(*Task)(nil),                    // 16: dotring.cluster.v1.Task
+	(*ListTasksResponse)(nil),       // 17: dotring.cluster.v1.ListTasksResponse
+	(*RepairRequest)(nil),           // 18: dotring.cluster.v1.RepairRequest
+	(*RepairResponse)(nil),          // 19: dotring.cluster.v1.RepairResponse
+	(*DecommissionNodeRequest)(nil), // 20: dotring.cluster.v1.DecommissionNodeRequest
+	(*RemoveNodeRequest)(nil),       // 21: dotring.cluster.v1.RemoveNodeRequest
+	(*ReplaceNodeRequest)(nil),      // 22: dotring.cluster.v1.ReplaceNodeRequest
+	(*SetNodeWeightRequest)(nil),    // 23: dotring.cluster.v1.SetNodeWeightRequest
+	(*AbortChangeRequest)(nil),      // 24: dotring.cluster.v1.AbortChangeRequest
+	(*LayoutChange)(nil),            // 25: dotring.cluster.v1.LayoutChange
+	(*NodeShare)(nil),               // 26: dotring.cluster.v1.NodeShare
+	(*Move)(nil),                    // 27: dotring.cluster.v1.Move
+	(*SlotRange)(nil),               // 28: dotring.cluster.v1.SlotRange
+	(*FailureRisk)(nil),             // 29: dotring.cluster.v1.FailureRisk
+	(*CanStopRequest)(nil),          // 30: dotring.cluster.v1.CanStopRequest
+	(*CanStopResponse)(nil),         // 31: dotring.cluster.v1.CanStopResponse
+	(*StopShortage)(nil),            // 32: dotring.cluster.v1.StopShortage
+	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
+	(*ListHotKeysRequest)(nil),      // 34: dotring.cluster.v1.ListHotKeysRequest
+	(*ListHotKeysResponse)(nil),     // 35: dotring.cluster.v1.ListHotKeysResponse
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: dotring.cluster.v1.GetStatusResponse.settled:type_name -> dotring.cluster.v1.LayoutRef
 	2,  // 1: dotring.cluster.v1.GetStatusResponse.newest:type_name -> dotring.cluster.v1.LayoutRef
-	20, // 2: dotring.cluster.v1.Node.started:type_name -> google.protobuf.Timestamp
+	33, // 2: dotring.cluster.v1.Node.started:type_name -> google.protobuf.Timestamp
 	4,  // 3: dotring.cluster.v1.ListNodesResponse.nodes:type_name -> dotring.cluster.v1.Node
 	2,  // 4: dotring.cluster.v1.Layout.ref:type_name -> dotring.cluster.v1.LayoutRef
 	2,  // 5: dotring.cluster.v1.Layout.base:type_name -> dotring.cluster.v1.LayoutRef
@@ -1781,28 +2796,48 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	12, // 9: dotring.cluster.v1.InspectKeyResponse.replicas:type_name -> dotring.cluster.v1.Replica
 	13, // 10: dotring.cluster.v1.Replica.clock:type_name -> dotring.cluster.v1.ClockEntry
 	14, // 11: dotring.cluster.v1.Replica.siblings:type_name -> dotring.cluster.v1.ReplicaSibling
-	20, // 12: dotring.cluster.v1.ReplicaSibling.last_modified:type_name -> google.protobuf.Timestamp
+	33, // 12: dotring.cluster.v1.ReplicaSibling.last_modified:type_name -> google.protobuf.Timestamp
 	16, // 13: dotring.cluster.v1.ListTasksResponse.tasks:type_name -> dotring.cluster.v1.Task
 	16, // 14: dotring.cluster.v1.RepairResponse.waiting:type_name -> dotring.cluster.v1.Task
-	0,  // 15: dotring.cluster.v1.Cluster.GetStatus:input_type -> dotring.cluster.v1.GetStatusRequest
-	3,  // 16: dotring.cluster.v1.Cluster.ListNodes:input_type -> dotring.cluster.v1.ListNodesRequest
-	6,  // 17: dotring.cluster.v1.Cluster.GetLayout:input_type -> dotring.cluster.v1.GetLayoutRequest
-	10, // 18: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
-	15, // 19: dotring.cluster.v1.Cluster.ListTasks:input_type -> dotring.cluster.v1.ListTasksRequest
-	21, // 20: dotring.cluster.v1.Cluster.ListHotKeys:input_type -> dotring.cluster.v1.ListHotKeysRequest
-	18, // 21: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
-	1,  // 22: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
-	5,  // 23: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
-	9,  // 24: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
-	11, // 25: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
-	17, // 26: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
-	22, // 27: dotring.cluster.v1.Cluster.ListHotKeys:output_type -> dotring.cluster.v1.ListHotKeysResponse
-	19, // 28: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
-	22, // [22:29] is the sub-list for method output_type
-	15, // [15:22] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	2,  // 15: dotring.cluster.v1.LayoutChange.settled:type_name -> dotring.cluster.v1.LayoutRef
+	2,  // 16: dotring.cluster.v1.LayoutChange.layout:type_name -> dotring.cluster.v1.LayoutRef
+	26, // 17: dotring.cluster.v1.LayoutChange.nodes:type_name -> dotring.cluster.v1.NodeShare
+	27, // 18: dotring.cluster.v1.LayoutChange.moves:type_name -> dotring.cluster.v1.Move
+	28, // 19: dotring.cluster.v1.LayoutChange.short_ranges:type_name -> dotring.cluster.v1.SlotRange
+	29, // 20: dotring.cluster.v1.LayoutChange.risks:type_name -> dotring.cluster.v1.FailureRisk
+	32, // 21: dotring.cluster.v1.CanStopResponse.short:type_name -> dotring.cluster.v1.StopShortage
+	2,  // 22: dotring.cluster.v1.StopShortage.layout:type_name -> dotring.cluster.v1.LayoutRef
+	0,  // 23: dotring.cluster.v1.Cluster.GetStatus:input_type -> dotring.cluster.v1.GetStatusRequest
+	3,  // 24: dotring.cluster.v1.Cluster.ListNodes:input_type -> dotring.cluster.v1.ListNodesRequest
+	6,  // 25: dotring.cluster.v1.Cluster.GetLayout:input_type -> dotring.cluster.v1.GetLayoutRequest
+	10, // 26: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
+	15, // 27: dotring.cluster.v1.Cluster.ListTasks:input_type -> dotring.cluster.v1.ListTasksRequest
+	34, // 28: dotring.cluster.v1.Cluster.ListHotKeys:input_type -> dotring.cluster.v1.ListHotKeysRequest
+	18, // 29: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
+	20, // 30: dotring.cluster.v1.Cluster.DecommissionNode:input_type -> dotring.cluster.v1.DecommissionNodeRequest
+	21, // 31: dotring.cluster.v1.Cluster.RemoveNode:input_type -> dotring.cluster.v1.RemoveNodeRequest
+	22, // 32: dotring.cluster.v1.Cluster.ReplaceNode:input_type -> dotring.cluster.v1.ReplaceNodeRequest
+	23, // 33: dotring.cluster.v1.Cluster.SetNodeWeight:input_type -> dotring.cluster.v1.SetNodeWeightRequest
+	24, // 34: dotring.cluster.v1.Cluster.AbortChange:input_type -> dotring.cluster.v1.AbortChangeRequest
+	30, // 35: dotring.cluster.v1.Cluster.CanStop:input_type -> dotring.cluster.v1.CanStopRequest
+	1,  // 36: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
+	5,  // 37: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
+	9,  // 38: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
+	11, // 39: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
+	17, // 40: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
+	35, // 41: dotring.cluster.v1.Cluster.ListHotKeys:output_type -> dotring.cluster.v1.ListHotKeysResponse
+	19, // 42: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
+	25, // 43: dotring.cluster.v1.Cluster.DecommissionNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 44: dotring.cluster.v1.Cluster.RemoveNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 45: dotring.cluster.v1.Cluster.ReplaceNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 46: dotring.cluster.v1.Cluster.SetNodeWeight:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 47: dotring.cluster.v1.Cluster.AbortChange:output_type -> dotring.cluster.v1.LayoutChange
+	31, // 48: dotring.cluster.v1.Cluster.CanStop:output_type -> dotring.cluster.v1.CanStopResponse
+	36, // [36:49] is the sub-list for method output_type
+	23, // [23:36] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -1817,7 +2852,7 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

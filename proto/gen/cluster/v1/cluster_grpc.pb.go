@@ -21,13 +21,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cluster_GetStatus_FullMethodName   = "/dotring.cluster.v1.Cluster/GetStatus"
-	Cluster_ListNodes_FullMethodName   = "/dotring.cluster.v1.Cluster/ListNodes"
-	Cluster_GetLayout_FullMethodName   = "/dotring.cluster.v1.Cluster/GetLayout"
-	Cluster_InspectKey_FullMethodName  = "/dotring.cluster.v1.Cluster/InspectKey"
-	Cluster_ListTasks_FullMethodName   = "/dotring.cluster.v1.Cluster/ListTasks"
-	Cluster_ListHotKeys_FullMethodName = "/dotring.cluster.v1.Cluster/ListHotKeys"
-	Cluster_Repair_FullMethodName      = "/dotring.cluster.v1.Cluster/Repair"
+	Cluster_GetStatus_FullMethodName        = "/dotring.cluster.v1.Cluster/GetStatus"
+	Cluster_ListNodes_FullMethodName        = "/dotring.cluster.v1.Cluster/ListNodes"
+	Cluster_GetLayout_FullMethodName        = "/dotring.cluster.v1.Cluster/GetLayout"
+	Cluster_InspectKey_FullMethodName       = "/dotring.cluster.v1.Cluster/InspectKey"
+	Cluster_ListTasks_FullMethodName        = "/dotring.cluster.v1.Cluster/ListTasks"
+	Cluster_ListHotKeys_FullMethodName      = "/dotring.cluster.v1.Cluster/ListHotKeys"
+	Cluster_Repair_FullMethodName           = "/dotring.cluster.v1.Cluster/Repair"
+	Cluster_DecommissionNode_FullMethodName = "/dotring.cluster.v1.Cluster/DecommissionNode"
+	Cluster_RemoveNode_FullMethodName       = "/dotring.cluster.v1.Cluster/RemoveNode"
+	Cluster_ReplaceNode_FullMethodName      = "/dotring.cluster.v1.Cluster/ReplaceNode"
+	Cluster_SetNodeWeight_FullMethodName    = "/dotring.cluster.v1.Cluster/SetNodeWeight"
+	Cluster_AbortChange_FullMethodName      = "/dotring.cluster.v1.Cluster/AbortChange"
+	Cluster_CanStop_FullMethodName          = "/dotring.cluster.v1.Cluster/CanStop"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -47,6 +53,18 @@ type ClusterClient interface {
 	ListHotKeys(ctx context.Context, in *ListHotKeysRequest, opts ...grpc.CallOption) (*ListHotKeysResponse, error)
 	// Repair answers when all hints and differences known at its start are gone.
 	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairResponse, error)
+	// DecommissionNode has a living member hand over what it holds, and leave.
+	DecommissionNode(ctx context.Context, in *DecommissionNodeRequest, opts ...grpc.CallOption) (*LayoutChange, error)
+	// RemoveNode takes out a member that is gone for good, with its data.
+	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*LayoutChange, error)
+	// ReplaceNode gives the place of a member, dead or alive, to a node that is none.
+	ReplaceNode(ctx context.Context, in *ReplaceNodeRequest, opts ...grpc.CallOption) (*LayoutChange, error)
+	// SetNodeWeight changes a member's share of the data.
+	SetNodeWeight(ctx context.Context, in *SetNodeWeightRequest, opts ...grpc.CallOption) (*LayoutChange, error)
+	// AbortChange gives up the change of the layout that is under way, but for removals.
+	AbortChange(ctx context.Context, in *AbortChangeRequest, opts ...grpc.CallOption) (*LayoutChange, error)
+	// CanStop tells whether a node may stop now without any key losing its quorum.
+	CanStop(ctx context.Context, in *CanStopRequest, opts ...grpc.CallOption) (*CanStopResponse, error)
 }
 
 type clusterClient struct {
@@ -127,6 +145,66 @@ func (c *clusterClient) Repair(ctx context.Context, in *RepairRequest, opts ...g
 	return out, nil
 }
 
+func (c *clusterClient) DecommissionNode(ctx context.Context, in *DecommissionNodeRequest, opts ...grpc.CallOption) (*LayoutChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LayoutChange)
+	err := c.cc.Invoke(ctx, Cluster_DecommissionNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*LayoutChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LayoutChange)
+	err := c.cc.Invoke(ctx, Cluster_RemoveNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ReplaceNode(ctx context.Context, in *ReplaceNodeRequest, opts ...grpc.CallOption) (*LayoutChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LayoutChange)
+	err := c.cc.Invoke(ctx, Cluster_ReplaceNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) SetNodeWeight(ctx context.Context, in *SetNodeWeightRequest, opts ...grpc.CallOption) (*LayoutChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LayoutChange)
+	err := c.cc.Invoke(ctx, Cluster_SetNodeWeight_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) AbortChange(ctx context.Context, in *AbortChangeRequest, opts ...grpc.CallOption) (*LayoutChange, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LayoutChange)
+	err := c.cc.Invoke(ctx, Cluster_AbortChange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) CanStop(ctx context.Context, in *CanStopRequest, opts ...grpc.CallOption) (*CanStopResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CanStopResponse)
+	err := c.cc.Invoke(ctx, Cluster_CanStop_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -144,6 +222,18 @@ type ClusterServer interface {
 	ListHotKeys(context.Context, *ListHotKeysRequest) (*ListHotKeysResponse, error)
 	// Repair answers when all hints and differences known at its start are gone.
 	Repair(context.Context, *RepairRequest) (*RepairResponse, error)
+	// DecommissionNode has a living member hand over what it holds, and leave.
+	DecommissionNode(context.Context, *DecommissionNodeRequest) (*LayoutChange, error)
+	// RemoveNode takes out a member that is gone for good, with its data.
+	RemoveNode(context.Context, *RemoveNodeRequest) (*LayoutChange, error)
+	// ReplaceNode gives the place of a member, dead or alive, to a node that is none.
+	ReplaceNode(context.Context, *ReplaceNodeRequest) (*LayoutChange, error)
+	// SetNodeWeight changes a member's share of the data.
+	SetNodeWeight(context.Context, *SetNodeWeightRequest) (*LayoutChange, error)
+	// AbortChange gives up the change of the layout that is under way, but for removals.
+	AbortChange(context.Context, *AbortChangeRequest) (*LayoutChange, error)
+	// CanStop tells whether a node may stop now without any key losing its quorum.
+	CanStop(context.Context, *CanStopRequest) (*CanStopResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -174,6 +264,24 @@ func (UnimplementedClusterServer) ListHotKeys(context.Context, *ListHotKeysReque
 }
 func (UnimplementedClusterServer) Repair(context.Context, *RepairRequest) (*RepairResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Repair not implemented")
+}
+func (UnimplementedClusterServer) DecommissionNode(context.Context, *DecommissionNodeRequest) (*LayoutChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecommissionNode not implemented")
+}
+func (UnimplementedClusterServer) RemoveNode(context.Context, *RemoveNodeRequest) (*LayoutChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
+}
+func (UnimplementedClusterServer) ReplaceNode(context.Context, *ReplaceNodeRequest) (*LayoutChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplaceNode not implemented")
+}
+func (UnimplementedClusterServer) SetNodeWeight(context.Context, *SetNodeWeightRequest) (*LayoutChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetNodeWeight not implemented")
+}
+func (UnimplementedClusterServer) AbortChange(context.Context, *AbortChangeRequest) (*LayoutChange, error) {
+	return nil, status.Error(codes.Unimplemented, "method AbortChange not implemented")
+}
+func (UnimplementedClusterServer) CanStop(context.Context, *CanStopRequest) (*CanStopResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CanStop not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -322,6 +430,114 @@ func _Cluster_Repair_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_DecommissionNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecommissionNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).DecommissionNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_DecommissionNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).DecommissionNode(ctx, req.(*DecommissionNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).RemoveNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_RemoveNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).RemoveNode(ctx, req.(*RemoveNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ReplaceNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplaceNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ReplaceNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ReplaceNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ReplaceNode(ctx, req.(*ReplaceNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_SetNodeWeight_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetNodeWeightRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).SetNodeWeight(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_SetNodeWeight_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).SetNodeWeight(ctx, req.(*SetNodeWeightRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_AbortChange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AbortChangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).AbortChange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_AbortChange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).AbortChange(ctx, req.(*AbortChangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_CanStop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CanStopRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).CanStop(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_CanStop_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).CanStop(ctx, req.(*CanStopRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -356,6 +572,30 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Repair",
 			Handler:    _Cluster_Repair_Handler,
+		},
+		{
+			MethodName: "DecommissionNode",
+			Handler:    _Cluster_DecommissionNode_Handler,
+		},
+		{
+			MethodName: "RemoveNode",
+			Handler:    _Cluster_RemoveNode_Handler,
+		},
+		{
+			MethodName: "ReplaceNode",
+			Handler:    _Cluster_ReplaceNode_Handler,
+		},
+		{
+			MethodName: "SetNodeWeight",
+			Handler:    _Cluster_SetNodeWeight_Handler,
+		},
+		{
+			MethodName: "AbortChange",
+			Handler:    _Cluster_AbortChange_Handler,
+		},
+		{
+			MethodName: "CanStop",
+			Handler:    _Cluster_CanStop_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -10,10 +10,12 @@ from .batch_put_item import BatchPutItem
 from .batch_put_request import BatchPutRequest
 from .batch_write_response import BatchWriteResponse
 from .batch_write_result import BatchWriteResult
+from .can_stop import CanStop
 from .clock_entry import ClockEntry
 from .explained_sibling import ExplainedSibling
 from .explanation import Explanation
 from .explanation_omitted_item import ExplanationOmittedItem
+from .failure_risk import FailureRisk
 from .get_value_conflict import GetValueConflict
 from .head_value_conflict import HeadValueConflict
 from .hot_key import HotKey
@@ -22,12 +24,15 @@ from .inspection import Inspection
 from .item_problem_type_1 import ItemProblemType1
 from .item_problem_type_1_outcome import ItemProblemType1Outcome
 from .layout import Layout
+from .layout_change import LayoutChange
 from .layout_member import LayoutMember
 from .layout_ref import LayoutRef
 from .layouts import Layouts
 from .list_keys_response import ListKeysResponse
 from .listed_key import ListedKey
+from .move import Move
 from .node import Node
+from .node_share import NodeShare
 from .node_status import NodeStatus
 from .nodes import Nodes
 from .outcome import Outcome
@@ -41,7 +46,9 @@ from .replica_sibling import ReplicaSibling
 from .replica_state import ReplicaState
 from .sibling import Sibling
 from .siblings import Siblings
+from .slot_range import SlotRange
 from .status import Status
+from .stop_shortage import StopShortage
 from .switch import Switch
 from .task import Task
 from .task_kind import TaskKind
@@ -60,10 +67,12 @@ __all__ = (
     "BatchPutRequest",
     "BatchWriteResponse",
     "BatchWriteResult",
+    "CanStop",
     "ClockEntry",
     "ExplainedSibling",
     "Explanation",
     "ExplanationOmittedItem",
+    "FailureRisk",
     "GetValueConflict",
     "HeadValueConflict",
     "HotKey",
@@ -72,12 +81,15 @@ __all__ = (
     "ItemProblemType1",
     "ItemProblemType1Outcome",
     "Layout",
+    "LayoutChange",
     "LayoutMember",
     "LayoutRef",
     "Layouts",
     "ListKeysResponse",
     "ListedKey",
+    "Move",
     "Node",
+    "NodeShare",
     "NodeStatus",
     "Nodes",
     "Outcome",
@@ -91,7 +103,9 @@ __all__ = (
     "ReplicaState",
     "Sibling",
     "Siblings",
+    "SlotRange",
     "Status",
+    "StopShortage",
     "Switch",
     "Task",
     "TaskKind",
