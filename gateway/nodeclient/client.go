@@ -172,6 +172,16 @@ func (c *Client) ListKeys(ctx context.Context, id ring.NodeID, req *storagev1.Li
 	return storagev1.NewStorageClient(p.conns[0]).ListKeys(ctx, req)
 }
 
+// Snapshot asks a node for what it holds at this moment; the stream ends with ctx. Errors are ErrNotConnected, or those of
+// gRPC.
+func (c *Client) Snapshot(ctx context.Context, id ring.NodeID, req *storagev1.SnapshotRequest) (grpc.ServerStreamingClient[storagev1.SnapshotResponse], error) {
+	p, ok := (*c.peers.Load())[id]
+	if !ok {
+		return nil, ErrNotConnected
+	}
+	return storagev1.NewStorageClient(p.conns[0]).Snapshot(ctx, req)
+}
+
 // ContextKeysAgree says whether this gateway shares a context key with the others, as far as the connected nodes know:
 // each tells the keys of the gateway that has been connected to it longest. The reason is for people.
 func (c *Client) ContextKeysAgree() (agree bool, reason string) {

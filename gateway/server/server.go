@@ -176,7 +176,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	kv.ListsBy(listing.New(s.client, limited.Background(), s.cfg.ReadQuorum))
 	cluster := grpcapi.NewCluster(s.client, coord, grpcapi.About{Name: s.cfg.Name, Version: Version(), R: s.cfg.ReadQuorum,
 		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard, Traffic: seen})
-	s.api, err = httpapi.New(httpapi.Config{Store: limited, Tokens: tokens, KV: kv, Cluster: cluster, Ready: s.Ready, Guard: s.guard,
+	s.api, err = httpapi.New(httpapi.Config{Store: limited, Tokens: tokens, KV: kv, Cluster: cluster, Backups: backups{s.client, coord}, Ready: s.Ready, Guard: s.guard,
 		Admission: places, Overload: limited, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, SlowAfter: slowAfter,
 		Now: time.Now, Logger: s.log, Registerer: s.registry})
 	if err != nil {

@@ -103,6 +103,7 @@ type Node struct {
 	pulls         chan struct{} // tokens of pulls being served
 	deliveries    chan struct{} // and of deliveries
 	lists         chan struct{} // and of listings
+	snapshots     chan struct{} // and of snapshots
 
 	reach    reach
 	ran      atomic.Bool
@@ -120,7 +121,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if deps.Registry == nil {
 		return nil, errors.New("configuration: a metrics registry is needed")
 	}
-	n := &Node{cfg: cfg, reg: deps.Registry, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed), deliveries: make(chan struct{}, deliveriesServed), lists: make(chan struct{}, listsServed)}
+	n := &Node{cfg: cfg, reg: deps.Registry, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed), deliveries: make(chan struct{}, deliveriesServed), lists: make(chan struct{}, listsServed), snapshots: make(chan struct{}, snapshotsServed)}
 	n.log = deps.Logger.With().Str("node", cfg.Name).Logger()
 	if err := n.open(deps); err != nil {
 		return nil, errors.Join(err, n.Close())

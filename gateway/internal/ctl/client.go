@@ -84,7 +84,8 @@ type call struct {
 	path   string // escaped
 	query  url.Values
 	header http.Header
-	body   []byte // nil for none
+	body   []byte        // nil for none
+	wait   time.Duration // for the answer; 0 is what follows from the timeout
 }
 
 // answer is a whole answer of the gateway.
@@ -110,6 +111,9 @@ func (c *client) do(ctx context.Context, q call) (answer, error) {
 	if c.timeout == 0 {
 		wait = slack + serverTimeout
 	}
+	if q.wait > 0 {
+		wait = q.wait
+	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var sent atomic.Bool
@@ -124,28 +128,9 @@ func (c *client) do(ctx context.Context, q call) (answer, error) {
 		}
 		return answer{}, &connError{url: c.base.Redacted(), sent: sent.Load(), err: err}
 	}
-	target := c.base.String() + q.path
-	if len(q.query) > 0 {
-		target += "?" + q.query.Encode()
-	}
-	var body io.Reader
-	if q.body != nil {
-		body = bytes.NewReader(q.body)
-	}
-	r, err := http.NewRequestWithContext(ctx, q.method, target, body)
+	r, err := c.request(ctx, q)
 	if err != nil {
 		return fail(err)
-	}
-	for name, values := range q.header {
-		r.Header[name] = values
-	}
-	r.Header.Set("User-Agent", c.agent)
-	if c.token != "" {
-		r.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	if len(q.body) > askFirst {
-		// A gateway that will not have it says so before it is sent, and the answer does not drown in a broken connection.
-		r.Header.Set("Expect", "100-continue")
 	}
 	res, err := c.http.Do(r)
 	if err != nil {
@@ -159,6 +144,95 @@ func (c *client) do(ctx context.Context, q call) (answer, error) {
 		return fail(fmt.Errorf("the answer has more than %d bytes", maxBody))
 	}
 	return answer{status: res.StatusCode, header: res.Header, body: b}, nil
+}
+
+// request makes the request of a call.
+func (c *client) request(ctx context.Context, q call) (*http.Request, error) {
+	target := c.base.String() + q.path
+	if len(q.query) > 0 {
+		target += "?" + q.query.Encode()
+	}
+	var body io.Reader
+	if q.body != nil {
+		body = bytes.NewReader(q.body)
+	}
+	r, err := http.NewRequestWithContext(ctx, q.method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range q.header {
+		r.Header[name] = values
+	}
+	r.Header.Set("User-Agent", c.agent)
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if len(q.body) > askFirst {
+		// A gateway that will not have it says so before it is sent, and the answer does not drown in a broken connection.
+		r.Header.Set("Expect", "100-continue")
+	}
+	return r, nil
+}
+
+// keepAlive uses connections again, for commands that send many requests.
+func (c *client) keepAlive() {
+	if t, ok := c.http.Transport.(*http.Transport); ok {
+		t.DisableKeepAlives, t.MaxIdleConnsPerHost = false, bulkAtOnce
+	}
+}
+
+// openIdle is how long a body that is read as it comes may bring nothing.
+const openIdle = time.Minute
+
+// idleBody is a body that is given up when it brings nothing for openIdle.
+type idleBody struct {
+	io.ReadCloser
+	idle   *time.Timer
+	cancel context.CancelFunc
+}
+
+func (b *idleBody) Read(p []byte) (int, error) {
+	b.idle.Reset(openIdle)
+	return b.ReadCloser.Read(p)
+}
+
+func (b *idleBody) Close() error {
+	b.idle.Stop()
+	b.cancel()
+	return b.ReadCloser.Close()
+}
+
+// open sends one request and returns the body of its answer to be read as it comes, for as long as it comes. Errors are
+// those of failed and refused.
+func (c *client) open(ctx context.Context, q call) (_ io.ReadCloser, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	idle := time.AfterFunc(openIdle, cancel)
+	defer func() {
+		if err != nil {
+			idle.Stop()
+			cancel()
+		}
+	}()
+	r, err := c.request(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(r)
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return nil, failed(&connError{url: c.base.Redacted(), err: err}, "")
+	}
+	if res.StatusCode == http.StatusOK {
+		return &idleBody{res.Body, idle, cancel}, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return nil, err
+	}
+	return nil, refused(answer{status: res.StatusCode, header: res.Header, body: b}, "")
 }
 
 // keyPath returns the escaped path of key under prefix, as one segment: every byte survives, whatever is on the way.

@@ -80,6 +80,11 @@ type commands struct {
 
 	List listCommand `cmd:"" help:"List keys by prefix."`
 
+	Backup  backupCommand  `cmd:"" help:"Write what every node holds into a directory, without stopping writes; or verify that."`
+	Restore restoreCommand `cmd:"" help:"Bring a backup back, into a cluster of any size."`
+	Export  exportCommand  `cmd:"" help:"Write keys and values as lines of JSON."`
+	Import  importCommand  `cmd:"" help:"Store keys and values from lines of JSON."`
+
 	Cert    certCommand    `cmd:"" help:"Make certificates."`
 	Token   tokenCommand   `cmd:"" help:"Make a token and its access rules."`
 	Keyring keyringCommand `cmd:"" help:"Make and change the keys that encrypt gossip."`

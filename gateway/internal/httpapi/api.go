@@ -47,6 +47,8 @@ type Config struct {
 	// KV and Cluster are called in this process by grpc-gateway.
 	KV      kvv1.KVServer
 	Cluster clusterv1.ClusterServer
+	// Backups reads what nodes hold, and brings it back.
+	Backups Backups
 	// Ready says whether requests should be sent here, and why not.
 	Ready func() (ok bool, reason string)
 	// Guard knows who asks; nil lets everybody do everything.
@@ -151,6 +153,8 @@ func (a *API) routes() {
 			a.router.HandleFunc("/v1/cluster/nodes/{node}"+colon+verb, a.handle(opCluster, a.change(append(takes, "dry_run")...)))
 		}
 		a.router.HandleFunc("/v1/cluster/nodes/{node}"+colon+"canStop", a.handle(opCluster, a.cluster))
+		a.router.HandleFunc("/v1/cluster"+colon+"snapshot", a.handle(opBackup, a.snapshot))
+		a.router.HandleFunc("/v1/cluster"+colon+"restore", a.handle(opBackup, a.restore))
 	}
 	a.router.HandleFunc(inspectPrefix+"*", a.handle(opInspect, a.inspect))
 	a.router.HandleFunc("/healthz", a.handle(opHealth, a.healthz))
@@ -177,7 +181,7 @@ func (a *API) unknownMethod(x *exchange, r *http.Request) {
 	}
 	allow := allowRead
 	for _, prefix := range []string{"/v1/kv:", "/v1/kv%", "/v1/cluster:", "/v1/cluster%", "/v1/cluster/nodes/"} {
-		if strings.HasPrefix(path, prefix) && !strings.HasSuffix(path, "canStop") {
+		if strings.HasPrefix(path, prefix) && !strings.HasSuffix(path, "canStop") && !strings.HasSuffix(path, "snapshot") {
 			allow = http.MethodPost
 		}
 	}

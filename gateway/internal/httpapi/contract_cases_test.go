@@ -22,6 +22,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/httpapi/edgetest"
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -124,6 +125,7 @@ func drive(t *testing.T) *served {
 		d.cluster(method)
 		d.canStop(method)
 		d.service(method)
+		d.snapshots(method)
 	}
 	for _, method := range []string{"PUT", "POST", "DELETE"} {
 		d.writes(method)
@@ -133,6 +135,7 @@ func drive(t *testing.T) *served {
 	}
 	d.repair()
 	d.changes()
+	d.restore()
 	d.outside()
 	d.probe()
 	return d.served
@@ -152,7 +155,8 @@ func (d *driver) values() {
 	for i := range 60 {
 		dot := causal.Dot{Actor: causal.Actor{byte(i + 1)}, Counter: 1 << 60}
 		many.Clock = append(many.Clock, dot)
-		many.Siblings = append(many.Siblings, causal.Sibling{Dot: dot, Time: uint64(edgetest.Now.UnixMilli()) << 16, ContentType: "text/plain", Value: []byte{byte('A' + i)}})
+		many.Siblings = append(many.Siblings, causal.Sibling{Dot: dot, Time: uint64(edgetest.Now.UnixMilli()) << 16, ContentType: "text/plain", Value: []byte{byte('A' + i)},
+			Checksum: record.Checksum([]byte{byte('A' + i)})})
 	}
 	d.h.store.SetRecord("many", many)
 }
@@ -223,7 +227,11 @@ func (d *driver) access(c call) {
 		cfg.Guard, cfg.KV = guard, kv
 	})
 	limited.good(401, c)
-	c.header = header("Authorization", "Bearer "+token)
+	c.header = c.header.Clone()
+	if c.header == nil {
+		c.header = http.Header{}
+	}
+	c.header.Set("Authorization", "Bearer "+token)
 	if strings.HasPrefix(c.target, "/v1/kv:") {
 		limited.good(200, c)
 		return

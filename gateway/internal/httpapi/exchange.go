@@ -216,14 +216,14 @@ func (x *exchange) enter(r *http.Request) bool {
 	}
 	var err error
 	x.who, err = x.api.cfg.Guard.Authenticate(r.Header["Authorization"])
-	if err == nil && x.op == opCluster && !x.who.Administers() {
+	if err == nil && (x.op == opCluster || x.op == opBackup) && !x.who.Administers() {
 		err = fmt.Errorf("%w: it needs admin", access.ErrDenied)
 	}
 	if err != nil {
 		x.deny(r, err)
 		return false
 	}
-	if x.op == opCluster && r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if (x.op == opCluster || x.op == opBackup) && r.Method != http.MethodGet && r.Method != http.MethodHead {
 		x.api.cfg.Guard.Administered(x.who, x.requestID, r.Method+" "+r.URL.EscapedPath())
 	}
 	return true
@@ -263,7 +263,7 @@ func (x *exchange) admit(r *http.Request, bodyBytes int64) bool {
 	switch {
 	case x.op == opCluster:
 		by = by.Reserved()
-	case x.api.cfg.Overload != nil && x.api.cfg.Overload.Full(x.write, background):
+	case x.op != opBackup && x.api.cfg.Overload != nil && x.api.cfg.Overload.Full(x.write, background):
 		by = nil
 	}
 	if by == nil || !by.Enter(bodyBytes) {

@@ -69,7 +69,7 @@ func newHarness(t testing.TB, change ...func(*httpapi.Config)) *harness {
 	h.tokens = edge.Tokens{Keyring: keyring, Cluster: func() (ring.ClusterID, bool) { return edgetest.ClusterID, h.cluster }}
 	kv := grpcapi.NewKV(h.store, h.tokens, nil, maxValue)
 	kv.ListsBy(h.store)
-	cfg := httpapi.Config{Store: h.store, Tokens: h.tokens, KV: kv,
+	cfg := httpapi.Config{Store: h.store, Tokens: h.tokens, KV: kv, Backups: h.store,
 		Cluster:   grpcapi.NewCluster(nodes, h.store, grpcapi.About{Name: "gateway1", Version: "v0", R: 2, W: 2, Signed: true, Traffic: h.traffic}),
 		Ready:     func() (bool, string) { return h.ready == "", h.ready },
 		Admission: httpapi.NewAdmission(64, 64<<20), MaxValueBytes: maxValue, SlowAfter: time.Hour, Now: time.Now,

@@ -23,11 +23,12 @@ const (
 	opList
 	opKV // until the method is known
 	opHealth
+	opBackup
 	opCount
 )
 
 func (o op) String() string {
-	return [...]string{"other", "get", "put", "delete", "batch_get", "batch_put", "batch_delete", "cluster", "inspect", "list", "kv", "health"}[o]
+	return [...]string{"other", "get", "put", "delete", "batch_get", "batch_put", "batch_delete", "cluster", "inspect", "list", "kv", "health", "backup"}[o]
 }
 
 // maxStatus is above every status that is answered.

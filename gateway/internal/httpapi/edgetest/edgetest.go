@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -14,11 +16,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/dotring/dotring/gateway/backup"
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/listing"
 	"github.com/dotring/dotring/gateway/nodeclient"
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -198,6 +202,39 @@ func (s *Store) SetRecord(key string, set causal.Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sets[key] = set
+}
+
+// Snapshot implements httpapi.Backups: node "a" holds every record.
+func (s *Store) Snapshot(_ context.Context, node, part string) (backup.Head, func(func(key, rec []byte) error) error, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil {
+		return backup.Head{}, nil, s.fail
+	}
+	keys := slices.Sorted(maps.Keys(s.sets))
+	if part == backup.Hints {
+		keys = nil
+	}
+	return backup.Head{Name: node, Part: part}, func(add func(key, rec []byte) error) error {
+		if len(keys) == 0 {
+			return io.EOF
+		}
+		key := keys[0]
+		keys = keys[1:]
+		return add([]byte(key), record.Append(nil, []byte(key), s.Set(key)))
+	}, nil
+}
+
+// Restore implements httpapi.Backups.
+func (s *Store) Restore(_ context.Context, key, rec []byte, _ string) error {
+	set, err := record.Decode(key, rec)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil || err != nil {
+		return cmp.Or(s.fail, err)
+	}
+	s.sets[string(key)] = causal.Merge(s.sets[string(key)], set)
+	return nil
 }
 
 // Nodes is a node client of a cluster of three, whose health can be set. Not safe for concurrent change.

@@ -347,6 +347,57 @@ func (LayoutChange) EnumDescriptor() ([]byte, []int) {
 	return file_storage_v1_storage_proto_rawDescGZIP(), []int{4}
 }
 
+type SnapshotPart int32
+
+const (
+	SnapshotPart_SNAPSHOT_PART_UNSPECIFIED SnapshotPart = 0
+	// What the node keeps for others.
+	SnapshotPart_SNAPSHOT_PART_HINTS SnapshotPart = 1
+	// Its own records.
+	SnapshotPart_SNAPSHOT_PART_RECORDS SnapshotPart = 2
+)
+
+// Enum value maps for SnapshotPart.
+var (
+	SnapshotPart_name = map[int32]string{
+		0: "SNAPSHOT_PART_UNSPECIFIED",
+		1: "SNAPSHOT_PART_HINTS",
+		2: "SNAPSHOT_PART_RECORDS",
+	}
+	SnapshotPart_value = map[string]int32{
+		"SNAPSHOT_PART_UNSPECIFIED": 0,
+		"SNAPSHOT_PART_HINTS":       1,
+		"SNAPSHOT_PART_RECORDS":     2,
+	}
+)
+
+func (x SnapshotPart) Enum() *SnapshotPart {
+	p := new(SnapshotPart)
+	*p = x
+	return p
+}
+
+func (x SnapshotPart) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SnapshotPart) Descriptor() protoreflect.EnumDescriptor {
+	return file_storage_v1_storage_proto_enumTypes[5].Descriptor()
+}
+
+func (SnapshotPart) Type() protoreflect.EnumType {
+	return &file_storage_v1_storage_proto_enumTypes[5]
+}
+
+func (x SnapshotPart) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SnapshotPart.Descriptor instead.
+func (SnapshotPart) EnumDescriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{5}
+}
+
 // LayoutName names a layout.
 type LayoutName struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3174,6 +3225,183 @@ func (x *GetNodeResponse) GetRepairs() uint64 {
 	return 0
 }
 
+type SnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          SnapshotPart           `protobuf:"varint,1,opt,name=part,proto3,enum=dotring.storage.v1.SnapshotPart" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest) Reset() {
+	*x = SnapshotRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest) ProtoMessage() {}
+
+func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SnapshotRequest) GetPart() SnapshotPart {
+	if x != nil {
+		return x.Part
+	}
+	return SnapshotPart_SNAPSHOT_PART_UNSPECIFIED
+}
+
+// SnapshotResponse: the first one has a head and says that the moment is fixed; those after it have records, each of
+// them by hash and key, hints by the node that they are for first. The stream ends with OK only behind the last.
+type SnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Head          *SnapshotHead          `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
+	Records       []*PulledRecord        `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotResponse) Reset() {
+	*x = SnapshotResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotResponse) ProtoMessage() {}
+
+func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
+func (*SnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SnapshotResponse) GetHead() *SnapshotHead {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *SnapshotResponse) GetRecords() []*PulledRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+type SnapshotHead struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes each.
+	Cluster []byte `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Node    []byte `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Name    string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// The settled layout that the node knows.
+	Settled *LayoutName `protobuf:"bytes,4,opt,name=settled,proto3" json:"settled,omitempty"`
+	// No deletion is forgotten sooner than so long after all copies of the key had become equal.
+	TombstoneGraceMs uint64 `protobuf:"varint,5,opt,name=tombstone_grace_ms,json=tombstoneGraceMs,proto3" json:"tombstone_grace_ms,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SnapshotHead) Reset() {
+	*x = SnapshotHead{}
+	mi := &file_storage_v1_storage_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotHead) ProtoMessage() {}
+
+func (x *SnapshotHead) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotHead.ProtoReflect.Descriptor instead.
+func (*SnapshotHead) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SnapshotHead) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *SnapshotHead) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *SnapshotHead) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SnapshotHead) GetSettled() *LayoutName {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+func (x *SnapshotHead) GetTombstoneGraceMs() uint64 {
+	if x != nil {
+		return x.TombstoneGraceMs
+	}
+	return 0
+}
+
 var File_storage_v1_storage_proto protoreflect.FileDescriptor
 
 const file_storage_v1_storage_proto_rawDesc = "" +
@@ -3401,7 +3629,18 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\n" +
 	"hint_bytes\x18\r \x01(\x04R\thintBytes\x127\n" +
 	"\x18anti_entropy_age_seconds\x18\x0e \x01(\x01R\x15antiEntropyAgeSeconds\x12\x18\n" +
-	"\arepairs\x18\x0f \x01(\x04R\arepairs*_\n" +
+	"\arepairs\x18\x0f \x01(\x04R\arepairs\"G\n" +
+	"\x0fSnapshotRequest\x124\n" +
+	"\x04part\x18\x01 \x01(\x0e2 .dotring.storage.v1.SnapshotPartR\x04part\"\x84\x01\n" +
+	"\x10SnapshotResponse\x124\n" +
+	"\x04head\x18\x01 \x01(\v2 .dotring.storage.v1.SnapshotHeadR\x04head\x12:\n" +
+	"\arecords\x18\x02 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"\xb8\x01\n" +
+	"\fSnapshotHead\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\fR\x04node\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x128\n" +
+	"\asettled\x18\x04 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\asettled\x12,\n" +
+	"\x12tombstone_grace_ms\x18\x05 \x01(\x04R\x10tombstoneGraceMs*_\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aOP_MINT\x10\x01\x12\f\n" +
@@ -3442,7 +3681,11 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x14LAYOUT_CHANGE_REMOVE\x10\x02\x12\x19\n" +
 	"\x15LAYOUT_CHANGE_REPLACE\x10\x03\x12\x18\n" +
 	"\x14LAYOUT_CHANGE_WEIGHT\x10\x04\x12\x17\n" +
-	"\x13LAYOUT_CHANGE_ABORT\x10\x052\x9f\t\n" +
+	"\x13LAYOUT_CHANGE_ABORT\x10\x05*a\n" +
+	"\fSnapshotPart\x12\x1d\n" +
+	"\x19SNAPSHOT_PART_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13SNAPSHOT_PART_HINTS\x10\x01\x12\x19\n" +
+	"\x15SNAPSHOT_PART_RECORDS\x10\x022\xf8\t\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
@@ -3457,7 +3700,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12a\n" +
 	"\fChangeLayout\x12'.dotring.storage.v1.ChangeLayoutRequest\x1a(.dotring.storage.v1.ChangeLayoutResponse\x12R\n" +
 	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponse\x12U\n" +
-	"\bListKeys\x12#.dotring.storage.v1.ListKeysRequest\x1a$.dotring.storage.v1.ListKeysResponseB;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
+	"\bListKeys\x12#.dotring.storage.v1.ListKeysRequest\x1a$.dotring.storage.v1.ListKeysResponse\x12W\n" +
+	"\bSnapshot\x12#.dotring.storage.v1.SnapshotRequest\x1a$.dotring.storage.v1.SnapshotResponse0\x01B;Z9github.com/dotring/dotring/proto/gen/storage/v1;storagev1b\x06proto3"
 
 var (
 	file_storage_v1_storage_proto_rawDescOnce sync.Once
@@ -3471,118 +3715,128 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 	return file_storage_v1_storage_proto_rawDescData
 }
 
-var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
 	(Status)(0),                  // 2: dotring.storage.v1.Status
 	(CollectStep)(0),             // 3: dotring.storage.v1.CollectStep
 	(LayoutChange)(0),            // 4: dotring.storage.v1.LayoutChange
-	(*LayoutName)(nil),           // 5: dotring.storage.v1.LayoutName
-	(*Hello)(nil),                // 6: dotring.storage.v1.Hello
-	(*Frame)(nil),                // 7: dotring.storage.v1.Frame
-	(*Request)(nil),              // 8: dotring.storage.v1.Request
-	(*Response)(nil),             // 9: dotring.storage.v1.Response
-	(*ExchangeViewRequest)(nil),  // 10: dotring.storage.v1.ExchangeViewRequest
-	(*ExchangeViewResponse)(nil), // 11: dotring.storage.v1.ExchangeViewResponse
-	(*JoinRequest)(nil),          // 12: dotring.storage.v1.JoinRequest
-	(*JoinResponse)(nil),         // 13: dotring.storage.v1.JoinResponse
-	(*Member)(nil),               // 14: dotring.storage.v1.Member
-	(*WatchRequest)(nil),         // 15: dotring.storage.v1.WatchRequest
-	(*WatchResponse)(nil),        // 16: dotring.storage.v1.WatchResponse
-	(*PullRequest)(nil),          // 17: dotring.storage.v1.PullRequest
-	(*PullResponse)(nil),         // 18: dotring.storage.v1.PullResponse
-	(*PulledRecord)(nil),         // 19: dotring.storage.v1.PulledRecord
-	(*DeliverRequest)(nil),       // 20: dotring.storage.v1.DeliverRequest
-	(*DeliverResponse)(nil),      // 21: dotring.storage.v1.DeliverResponse
-	(*CompareRequest)(nil),       // 22: dotring.storage.v1.CompareRequest
-	(*CompareResponse)(nil),      // 23: dotring.storage.v1.CompareResponse
-	(*DigestsRequest)(nil),       // 24: dotring.storage.v1.DigestsRequest
-	(*DigestsResponse)(nil),      // 25: dotring.storage.v1.DigestsResponse
-	(*KeyDigest)(nil),            // 26: dotring.storage.v1.KeyDigest
-	(*FetchRequest)(nil),         // 27: dotring.storage.v1.FetchRequest
-	(*FetchResponse)(nil),        // 28: dotring.storage.v1.FetchResponse
-	(*GetTasksRequest)(nil),      // 29: dotring.storage.v1.GetTasksRequest
-	(*GetTasksResponse)(nil),     // 30: dotring.storage.v1.GetTasksResponse
-	(*HintTask)(nil),             // 31: dotring.storage.v1.HintTask
-	(*CompareTask)(nil),          // 32: dotring.storage.v1.CompareTask
-	(*CollectRequest)(nil),       // 33: dotring.storage.v1.CollectRequest
-	(*TombstoneName)(nil),        // 34: dotring.storage.v1.TombstoneName
-	(*CollectResponse)(nil),      // 35: dotring.storage.v1.CollectResponse
-	(*ListKeysRequest)(nil),      // 36: dotring.storage.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),     // 37: dotring.storage.v1.ListKeysResponse
-	(*ListedKey)(nil),            // 38: dotring.storage.v1.ListedKey
-	(*ChangeLayoutRequest)(nil),  // 39: dotring.storage.v1.ChangeLayoutRequest
-	(*ChangeLayoutResponse)(nil), // 40: dotring.storage.v1.ChangeLayoutResponse
-	(*SlotGain)(nil),             // 41: dotring.storage.v1.SlotGain
-	(*GetNodeRequest)(nil),       // 42: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 43: dotring.storage.v1.GetNodeResponse
+	(SnapshotPart)(0),            // 5: dotring.storage.v1.SnapshotPart
+	(*LayoutName)(nil),           // 6: dotring.storage.v1.LayoutName
+	(*Hello)(nil),                // 7: dotring.storage.v1.Hello
+	(*Frame)(nil),                // 8: dotring.storage.v1.Frame
+	(*Request)(nil),              // 9: dotring.storage.v1.Request
+	(*Response)(nil),             // 10: dotring.storage.v1.Response
+	(*ExchangeViewRequest)(nil),  // 11: dotring.storage.v1.ExchangeViewRequest
+	(*ExchangeViewResponse)(nil), // 12: dotring.storage.v1.ExchangeViewResponse
+	(*JoinRequest)(nil),          // 13: dotring.storage.v1.JoinRequest
+	(*JoinResponse)(nil),         // 14: dotring.storage.v1.JoinResponse
+	(*Member)(nil),               // 15: dotring.storage.v1.Member
+	(*WatchRequest)(nil),         // 16: dotring.storage.v1.WatchRequest
+	(*WatchResponse)(nil),        // 17: dotring.storage.v1.WatchResponse
+	(*PullRequest)(nil),          // 18: dotring.storage.v1.PullRequest
+	(*PullResponse)(nil),         // 19: dotring.storage.v1.PullResponse
+	(*PulledRecord)(nil),         // 20: dotring.storage.v1.PulledRecord
+	(*DeliverRequest)(nil),       // 21: dotring.storage.v1.DeliverRequest
+	(*DeliverResponse)(nil),      // 22: dotring.storage.v1.DeliverResponse
+	(*CompareRequest)(nil),       // 23: dotring.storage.v1.CompareRequest
+	(*CompareResponse)(nil),      // 24: dotring.storage.v1.CompareResponse
+	(*DigestsRequest)(nil),       // 25: dotring.storage.v1.DigestsRequest
+	(*DigestsResponse)(nil),      // 26: dotring.storage.v1.DigestsResponse
+	(*KeyDigest)(nil),            // 27: dotring.storage.v1.KeyDigest
+	(*FetchRequest)(nil),         // 28: dotring.storage.v1.FetchRequest
+	(*FetchResponse)(nil),        // 29: dotring.storage.v1.FetchResponse
+	(*GetTasksRequest)(nil),      // 30: dotring.storage.v1.GetTasksRequest
+	(*GetTasksResponse)(nil),     // 31: dotring.storage.v1.GetTasksResponse
+	(*HintTask)(nil),             // 32: dotring.storage.v1.HintTask
+	(*CompareTask)(nil),          // 33: dotring.storage.v1.CompareTask
+	(*CollectRequest)(nil),       // 34: dotring.storage.v1.CollectRequest
+	(*TombstoneName)(nil),        // 35: dotring.storage.v1.TombstoneName
+	(*CollectResponse)(nil),      // 36: dotring.storage.v1.CollectResponse
+	(*ListKeysRequest)(nil),      // 37: dotring.storage.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),     // 38: dotring.storage.v1.ListKeysResponse
+	(*ListedKey)(nil),            // 39: dotring.storage.v1.ListedKey
+	(*ChangeLayoutRequest)(nil),  // 40: dotring.storage.v1.ChangeLayoutRequest
+	(*ChangeLayoutResponse)(nil), // 41: dotring.storage.v1.ChangeLayoutResponse
+	(*SlotGain)(nil),             // 42: dotring.storage.v1.SlotGain
+	(*GetNodeRequest)(nil),       // 43: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 44: dotring.storage.v1.GetNodeResponse
+	(*SnapshotRequest)(nil),      // 45: dotring.storage.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),     // 46: dotring.storage.v1.SnapshotResponse
+	(*SnapshotHead)(nil),         // 47: dotring.storage.v1.SnapshotHead
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
-	5,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
-	8,  // 1: dotring.storage.v1.Frame.requests:type_name -> dotring.storage.v1.Request
-	9,  // 2: dotring.storage.v1.Frame.responses:type_name -> dotring.storage.v1.Response
-	6,  // 3: dotring.storage.v1.Frame.hello:type_name -> dotring.storage.v1.Hello
+	6,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
+	9,  // 1: dotring.storage.v1.Frame.requests:type_name -> dotring.storage.v1.Request
+	10, // 2: dotring.storage.v1.Frame.responses:type_name -> dotring.storage.v1.Response
+	7,  // 3: dotring.storage.v1.Frame.hello:type_name -> dotring.storage.v1.Hello
 	0,  // 4: dotring.storage.v1.Request.op:type_name -> dotring.storage.v1.Op
 	1,  // 5: dotring.storage.v1.Request.cause:type_name -> dotring.storage.v1.Cause
 	2,  // 6: dotring.storage.v1.Response.status:type_name -> dotring.storage.v1.Status
-	14, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
-	5,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	19, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	15, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
+	6,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	20, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
 	1,  // 10: dotring.storage.v1.DeliverRequest.cause:type_name -> dotring.storage.v1.Cause
-	19, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
+	20, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
 	2,  // 12: dotring.storage.v1.DeliverResponse.statuses:type_name -> dotring.storage.v1.Status
-	5,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	5,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	26, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
-	19, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	31, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
-	32, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
-	5,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
-	5,  // 20: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	6,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	6,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	27, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
+	20, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	32, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
+	33, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
+	6,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	6,  // 20: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
 	3,  // 21: dotring.storage.v1.CollectRequest.step:type_name -> dotring.storage.v1.CollectStep
-	34, // 22: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
-	5,  // 23: dotring.storage.v1.ListKeysRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	38, // 24: dotring.storage.v1.ListKeysResponse.keys:type_name -> dotring.storage.v1.ListedKey
+	35, // 22: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
+	6,  // 23: dotring.storage.v1.ListKeysRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	39, // 24: dotring.storage.v1.ListKeysResponse.keys:type_name -> dotring.storage.v1.ListedKey
 	4,  // 25: dotring.storage.v1.ChangeLayoutRequest.change:type_name -> dotring.storage.v1.LayoutChange
-	5,  // 26: dotring.storage.v1.ChangeLayoutResponse.layout:type_name -> dotring.storage.v1.LayoutName
-	41, // 27: dotring.storage.v1.ChangeLayoutResponse.gained:type_name -> dotring.storage.v1.SlotGain
-	5,  // 28: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	5,  // 29: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	7,  // 30: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	10, // 31: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	12, // 32: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	15, // 33: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	17, // 34: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	20, // 35: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
-	22, // 36: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
-	24, // 37: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
-	27, // 38: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
-	29, // 39: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
-	33, // 40: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
-	39, // 41: dotring.storage.v1.Storage.ChangeLayout:input_type -> dotring.storage.v1.ChangeLayoutRequest
-	42, // 42: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	36, // 43: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
-	7,  // 44: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	11, // 45: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	13, // 46: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	16, // 47: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	18, // 48: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	21, // 49: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
-	23, // 50: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
-	25, // 51: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
-	28, // 52: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
-	30, // 53: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
-	35, // 54: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
-	40, // 55: dotring.storage.v1.Storage.ChangeLayout:output_type -> dotring.storage.v1.ChangeLayoutResponse
-	43, // 56: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	37, // 57: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
-	44, // [44:58] is the sub-list for method output_type
-	30, // [30:44] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	6,  // 26: dotring.storage.v1.ChangeLayoutResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	42, // 27: dotring.storage.v1.ChangeLayoutResponse.gained:type_name -> dotring.storage.v1.SlotGain
+	6,  // 28: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	6,  // 29: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	5,  // 30: dotring.storage.v1.SnapshotRequest.part:type_name -> dotring.storage.v1.SnapshotPart
+	47, // 31: dotring.storage.v1.SnapshotResponse.head:type_name -> dotring.storage.v1.SnapshotHead
+	20, // 32: dotring.storage.v1.SnapshotResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	6,  // 33: dotring.storage.v1.SnapshotHead.settled:type_name -> dotring.storage.v1.LayoutName
+	8,  // 34: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	11, // 35: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	13, // 36: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	16, // 37: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	18, // 38: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	21, // 39: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	23, // 40: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	25, // 41: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	28, // 42: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	30, // 43: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
+	34, // 44: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
+	40, // 45: dotring.storage.v1.Storage.ChangeLayout:input_type -> dotring.storage.v1.ChangeLayoutRequest
+	43, // 46: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	37, // 47: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
+	45, // 48: dotring.storage.v1.Storage.Snapshot:input_type -> dotring.storage.v1.SnapshotRequest
+	8,  // 49: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	12, // 50: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	14, // 51: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	17, // 52: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	19, // 53: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	22, // 54: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	24, // 55: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	26, // 56: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	29, // 57: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	31, // 58: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
+	36, // 59: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
+	41, // 60: dotring.storage.v1.Storage.ChangeLayout:output_type -> dotring.storage.v1.ChangeLayoutResponse
+	44, // 61: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	38, // 62: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
+	46, // 63: dotring.storage.v1.Storage.Snapshot:output_type -> dotring.storage.v1.SnapshotResponse
+	49, // [49:64] is the sub-list for method output_type
+	34, // [34:49] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -3595,8 +3849,8 @@ func file_storage_v1_storage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   39,
+			NumEnums:      6,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,7 @@ const (
 	Storage_ChangeLayout_FullMethodName = "/dotring.storage.v1.Storage/ChangeLayout"
 	Storage_GetNode_FullMethodName      = "/dotring.storage.v1.Storage/GetNode"
 	Storage_ListKeys_FullMethodName     = "/dotring.storage.v1.Storage/ListKeys"
+	Storage_Snapshot_FullMethodName     = "/dotring.storage.v1.Storage/Snapshot"
 )
 
 // StorageClient is the client API for Storage service.
@@ -72,6 +73,8 @@ type StorageClient interface {
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 	// ListKeys returns keys of a range that begin with a prefix, by slot and hash, from a bounded scan.
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
+	// Snapshot streams what a node holds as it was at one moment, for a backup.
+	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotResponse], error)
 }
 
 type storageClient struct {
@@ -252,6 +255,25 @@ func (c *storageClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts 
 	return out, nil
 }
 
+func (c *storageClient) Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Storage_ServiceDesc.Streams[4], Storage_Snapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SnapshotRequest, SnapshotResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Storage_SnapshotClient = grpc.ServerStreamingClient[SnapshotResponse]
+
 // StorageServer is the server API for Storage service.
 // All implementations must embed UnimplementedStorageServer
 // for forward compatibility.
@@ -286,6 +308,8 @@ type StorageServer interface {
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	// ListKeys returns keys of a range that begin with a prefix, by slot and hash, from a bounded scan.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
+	// Snapshot streams what a node holds as it was at one moment, for a backup.
+	Snapshot(*SnapshotRequest, grpc.ServerStreamingServer[SnapshotResponse]) error
 	mustEmbedUnimplementedStorageServer()
 }
 
@@ -337,6 +361,9 @@ func (UnimplementedStorageServer) GetNode(context.Context, *GetNodeRequest) (*Ge
 }
 func (UnimplementedStorageServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
+}
+func (UnimplementedStorageServer) Snapshot(*SnapshotRequest, grpc.ServerStreamingServer[SnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method Snapshot not implemented")
 }
 func (UnimplementedStorageServer) mustEmbedUnimplementedStorageServer() {}
 func (UnimplementedStorageServer) testEmbeddedByValue()                 {}
@@ -579,6 +606,17 @@ func _Storage_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Storage_Snapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(StorageServer).Snapshot(m, &grpc.GenericServerStream[SnapshotRequest, SnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Storage_SnapshotServer = grpc.ServerStreamingServer[SnapshotResponse]
+
 // Storage_ServiceDesc is the grpc.ServiceDesc for Storage service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -647,6 +685,11 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Digests",
 			Handler:       _Storage_Digests_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Snapshot",
+			Handler:       _Storage_Snapshot_Handler,
 			ServerStreams: true,
 		},
 	},
