@@ -410,6 +410,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/cluster:snapshot": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a node holds, as it was at one moment.
+         * @description For backups; `dotringctl backup` reads all nodes and says whether that is everything. The moment has passed when the answer
+         *     begins. Writes go on meanwhile. The answer is a file as `gateway/backup/FORMAT.md` describes it: one without its end is not whole.
+         */
+        get: operations["snapshot"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** As GET, without a body. */
+        head: operations["headSnapshot"];
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/cluster:restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Bring records of a backup back.
+         * @description The body is a piece of a backup, in the form of a whole file of at most 8 MiB. Every record is merged by the owners of its key
+         *     with what they have, as after a write elsewhere, and is on the disks of enough of them when the answer comes. A body that is
+         *     damaged or cut short restores nothing; after any other failure it can be sent again, which changes nothing that is there.
+         */
+        post: operations["restore"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/cluster/keys/{key}": {
         parameters: {
             query?: never;
@@ -977,6 +1021,10 @@ export interface components {
             timeout?: components["schemas"]["Duration"];
             /** @description Of an earlier answer. */
             token?: string;
+        };
+        Restored: {
+            /** @description Records that were restored. */
+            restored: components["schemas"]["Counter"];
         };
         RepairResponse: {
             done: boolean;
@@ -1719,6 +1767,21 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description A node does not answer, or too few owners of a key take its record (`quorum-impossible`), or the gateway knows no layout yet (`no-layout`). */
+        BackupUnavailable: {
+            headers: {
+                "Retry-After": components["headers"]["Retry-After"];
+                "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                Vary: components["headers"]["Vary"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description Too few machines take the write (`quorum-impossible`), or the gateway knows no layout yet (`no-layout`). `outcome` says what became of the write, `replicas` what each replica did. */
         WriteUnavailable: {
             headers: {
@@ -1894,6 +1957,16 @@ export interface components {
          * @example greeting-17
          */
         RequestID: components["schemas"]["RequestID"];
+        /**
+         * @description The name or the id of a node.
+         * @example node1
+         */
+        SnapshotNode: string;
+        /**
+         * @description The node's own records, or what it keeps for others.
+         * @example records
+         */
+        SnapshotPart: "records" | "hints";
         /**
          * @description The name of the file. Which there are may change with every version.
          * @example main.js
@@ -3310,6 +3383,150 @@ export interface operations {
             429: components["responses"]["Overloaded"];
             500: components["responses"]["Internal"];
             503: components["responses"]["ChangeUnavailable"];
+            504: components["responses"]["DeadlinePassed"];
+        };
+    };
+    snapshot: {
+        parameters: {
+            query: {
+                /**
+                 * @description The name or the id of a node.
+                 * @example node1
+                 */
+                node: components["parameters"]["SnapshotNode"];
+                /**
+                 * @description The node's own records, or what it keeps for others.
+                 * @example records
+                 */
+                part: components["parameters"]["SnapshotPart"];
+            };
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The records. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.dotring.backup": string;
+                };
+            };
+            400: components["responses"]["BadParameter"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["BackupUnavailable"];
+        };
+    };
+    headSnapshot: {
+        parameters: {
+            query: {
+                /**
+                 * @description The name or the id of a node.
+                 * @example node1
+                 */
+                node: components["parameters"]["SnapshotNode"];
+                /**
+                 * @description The node's own records, or what it keeps for others.
+                 * @example records
+                 */
+                part: components["parameters"]["SnapshotPart"];
+            };
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description As GET. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["HeadBadRequest"];
+            401: components["responses"]["HeadUnauthenticated"];
+            403: components["responses"]["HeadDenied"];
+            414: components["responses"]["HeadURITooLong"];
+            429: components["responses"]["HeadOverloaded"];
+            500: components["responses"]["HeadInternal"];
+            503: components["responses"]["HeadUnavailable"];
+        };
+    };
+    restore: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/vnd.dotring.backup": string;
+            };
+        };
+        responses: {
+            /** @description All of it is restored. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Restored"];
+                };
+            };
+            400: components["responses"]["BadRepair"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            413: components["responses"]["BatchTooLarge"];
+            414: components["responses"]["URITooLong"];
+            415: components["responses"]["UnsupportedEncoding"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["BackupUnavailable"];
             504: components["responses"]["DeadlinePassed"];
         };
     };

@@ -17,6 +17,7 @@ from .explanation import Explanation
 from .explanation_omitted_item import ExplanationOmittedItem
 from .failure_risk import FailureRisk
 from .get_value_conflict import GetValueConflict
+from .head_snapshot_part import HeadSnapshotPart
 from .head_value_conflict import HeadValueConflict
 from .hot_key import HotKey
 from .hot_keys import HotKeys
@@ -44,9 +45,11 @@ from .replica_report import ReplicaReport
 from .replica_role import ReplicaRole
 from .replica_sibling import ReplicaSibling
 from .replica_state import ReplicaState
+from .restored import Restored
 from .sibling import Sibling
 from .siblings import Siblings
 from .slot_range import SlotRange
+from .snapshot_part import SnapshotPart
 from .status import Status
 from .stop_shortage import StopShortage
 from .switch import Switch
@@ -74,6 +77,7 @@ __all__ = (
     "ExplanationOmittedItem",
     "FailureRisk",
     "GetValueConflict",
+    "HeadSnapshotPart",
     "HeadValueConflict",
     "HotKey",
     "HotKeys",
@@ -101,9 +105,11 @@ __all__ = (
     "ReplicaRole",
     "ReplicaSibling",
     "ReplicaState",
+    "Restored",
     "Sibling",
     "Siblings",
     "SlotRange",
+    "SnapshotPart",
     "Status",
     "StopShortage",
     "Switch",
