@@ -181,7 +181,7 @@ func (c *Coordinator) putTimer(t *time.Timer) {
 // candidate tells a decider of a node.
 func (c *Coordinator) candidate(id ring.NodeID) quorum.Candidate {
 	h := c.replicas.Health(id)
-	return quorum.Candidate{Node: id, Connected: h.Connected, Suspect: h.Suspect, Mean: h.Mean, P95: h.P95}
+	return quorum.Candidate{Node: id, Connected: h.Connected, Suspect: h.Suspect, Silent: h.Silent, Mean: h.Mean, P95: h.P95}
 }
 
 func spread() uint64 { return rand.Uint64() }

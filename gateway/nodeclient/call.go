@@ -60,6 +60,8 @@ type Health struct {
 	Connected bool
 	// Suspect: it has been silent for too long, or refuses connections.
 	Suspect bool
+	// Silent: it owes the answer to a mint or a read, and nothing was heard of it for several times as long as those usually take.
+	Silent bool
 	// Phi is the suspicion, from 0.
 	Phi float64
 	// Actor is that of the node's life which its stream was opened with; zero while there is none. Another life has

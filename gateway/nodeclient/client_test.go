@@ -313,6 +313,47 @@ func TestSilentNodeBecomesSuspect(t *testing.T) {
 	})
 }
 
+// A node that owes the answer to a read is silent long before it is suspect; one that owes a sync is not, nor one that is heard.
+func TestOwedAnswersAreMissedSoon(t *testing.T) {
+	play(t, 1, nil, func(t *testing.T, s *scene) {
+		time.Sleep(5 * time.Second)
+		answers := false
+		s.node(0).set(func() {
+			s.node(0).mute = true
+			s.node(0).serve = func(f *storagev1.Frame, answer func(...*storagev1.Response)) {
+				for _, r := range f.Requests {
+					if answers {
+						answer(&storagev1.Response{Id: r.Id, Status: storagev1.Status_STATUS_OK})
+					}
+				}
+			}
+		})
+		apply := readOf("k")
+		apply.Op = storagev1.Op_OP_APPLY
+		s.call(0, apply, time.Second)
+		time.Sleep(80 * time.Millisecond)
+		if h := s.client.Health(nodeID(0)); h.Silent {
+			t.Fatal("silent while a sync may take long")
+		}
+		s.call(0, readOf("k"), time.Second)
+		time.Sleep(30 * time.Millisecond)
+		if h := s.client.Health(nodeID(0)); h.Silent {
+			t.Fatal("silent after 30 ms")
+		}
+		time.Sleep(30 * time.Millisecond)
+		if h := s.client.Health(nodeID(0)); !h.Silent || h.Suspect || !h.Connected {
+			t.Fatalf("%+v after 60 ms", h)
+		}
+		s.node(0).set(func() { answers = true })
+		if a := <-s.call(0, readOf("k"), time.Second); a.Err != nil {
+			t.Fatal(a.Err)
+		}
+		if h := s.client.Health(nodeID(0)); h.Silent {
+			t.Fatal("silent though it answers")
+		}
+	})
+}
+
 func TestRefusedConnectionCountsAtOnce(t *testing.T) {
 	play(t, 2, nil, func(t *testing.T, s *scene) {
 		s.node(1).stop()

@@ -32,6 +32,10 @@ const (
 	brokenWait = 50 * time.Millisecond
 	// feedEvery bounds how often a failure detector is fed: signs of life in between tell it nothing new.
 	feedEvery = 20 * time.Millisecond
+	// silentMin, and silentTimes the usual time of reads, are what a node may owe a prompt answer before it is silent. Failure
+	// detection takes a second; at thousands of writes a second that is hundreds that may be left in doubt.
+	silentMin   = 50 * time.Millisecond
+	silentTimes = 8
 )
 
 // peer is one storage node: its connections, and what is known of its health.
@@ -54,6 +58,8 @@ type peer struct {
 	heardAt  atomic.Int64  // the last time the detector was fed
 	suspect  atomic.Bool   // as last judged
 	phi      atomic.Uint64 // bits of a float64, as last judged
+
+	owing atomic.Int64 // since when it owes a prompt answer and was not heard, on Client.now; 0 for not
 }
 
 func (c *Client) newPeer(ctx context.Context, id ring.NodeID, addr string) (*peer, error) {
@@ -152,6 +158,7 @@ func (p *peer) send(call Call) {
 	}
 	for i := range n {
 		if s := p.slots[(first+i)%n].Load(); s != nil {
+			p.owes(call.Request.GetOp())
 			s.send(call)
 			return
 		}
@@ -169,11 +176,22 @@ func (p *peer) health() Health {
 		}
 	}
 	h.Mean, h.P95 = p.reads.get()
+	if owing := p.owing.Load(); owing != 0 {
+		h.Silent = p.client.now()-time.Duration(owing) > max(silentMin, silentTimes*h.P95)
+	}
 	return h
+}
+
+// owes says that a call is sent whose answer comes promptly while the node lives: it waits for no disk to sync.
+func (p *peer) owes(op storagev1.Op) {
+	if (op == storagev1.Op_OP_MINT || op == storagev1.Op_OP_READ || op == storagev1.Op_OP_DIGEST) && p.owing.Load() == 0 {
+		p.owing.Store(max(int64(p.client.now()), 1))
+	}
 }
 
 // heard feeds the failure detector: a frame came.
 func (p *peer) heard() {
+	p.owing.Store(0)
 	now := p.client.now()
 	if last := p.heardAt.Load(); last != 0 && now-time.Duration(last) < feedEvery && !p.suspect.Load() {
 		return

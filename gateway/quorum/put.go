@@ -250,7 +250,7 @@ func (p *Put) Next() Step {
 }
 
 // choose picks who mints: the first healthy owner of the layout that reads use, the same for every gateway in quiet
-// times, then a suspect one, then a fallback.
+// times, then one that owes an answer, a suspect one, a fallback.
 func (p *Put) choose() Step {
 	if p.doubtful { // only the machine where it may have happened is ever asked again
 		return p.mintAt(p.minter)
@@ -258,10 +258,10 @@ func (p *Put) choose() Step {
 	if !p.enoughConnected() {
 		return p.impossible(Away)
 	}
-	for standing := range 2 {
+	for rank := range 3 {
 		for i := range p.targets {
 			t := &p.targets[i]
-			if t.minter && t.state == unsent && t.standing() == standing {
+			if t.minter && t.state == unsent && t.mintRank() == rank {
 				return p.mintAt(i)
 			}
 		}

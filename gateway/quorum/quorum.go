@@ -113,6 +113,9 @@ type Candidate struct {
 	Connected bool
 	// Suspect: it has not been heard for too long; asked only when the others do not suffice.
 	Suspect bool
+	// Silent: it owes an answer for longer than it usually takes. That may mean nothing, and costs a write nothing to heed:
+	// mints go to others while there are any, since one that is never answered leaves its write in doubt.
+	Silent bool
 	// Mean and P95 are the usual time to an answer; 0 where not known.
 	Mean, P95 time.Duration
 }
@@ -126,6 +129,14 @@ func (c *Candidate) standing() int {
 		return 1
 	}
 	return 0
+}
+
+// mintRank orders candidates for a mint, the best first.
+func (c *Candidate) mintRank() int {
+	if s := c.standing(); s > 0 || !c.Silent {
+		return 2 * s
+	}
+	return 1
 }
 
 // tally counts causes, for Shortfall.

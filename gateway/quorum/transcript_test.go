@@ -96,7 +96,7 @@ func firstDifference(got, want string) string {
 // play runs a transcript and returns it with the outputs it should have.
 func play(t *testing.T, text string) string {
 	var out bytes.Buffer
-	p := &player{t: t, away: map[string]bool{}, suspect: map[string]bool{}}
+	p := &player{t: t, away: map[string]bool{}, suspect: map[string]bool{}, silent: map[string]bool{}}
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for lines.Scan() {
 		line := lines.Text()
@@ -116,16 +116,16 @@ func play(t *testing.T, text string) string {
 
 // player holds the decider that a transcript drives.
 type player struct {
-	t             *testing.T
-	get           *Get
-	put           *Put
-	away, suspect map[string]bool
-	now           time.Duration
-	budget        *Budget
+	t                     *testing.T
+	get                   *Get
+	put                   *Put
+	away, suspect, silent map[string]bool
+	now                   time.Duration
+	budget                *Budget
 }
 
 func (p *player) candidate(n string) Candidate {
-	return Candidate{Node: node(n), Connected: !p.away[n], Suspect: p.suspect[n], Mean: time.Millisecond, P95: 5 * time.Millisecond}
+	return Candidate{Node: node(n), Connected: !p.away[n], Suspect: p.suspect[n], Silent: p.silent[n], Mean: time.Millisecond, P95: 5 * time.Millisecond}
 }
 
 func (p *player) command(words []string) []string {
@@ -139,9 +139,9 @@ func (p *player) command(words []string) []string {
 		}
 	}
 	switch words[0] {
-	case "away", "suspect", "well":
+	case "away", "suspect", "silent", "well":
 		for _, n := range args {
-			p.away[n], p.suspect[n] = words[0] == "away", words[0] == "suspect"
+			p.away[n], p.suspect[n], p.silent[n] = words[0] == "away", words[0] == "suspect", words[0] == "silent"
 		}
 		return nil
 	case "get":
