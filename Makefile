@@ -180,3 +180,10 @@ soak-antientropy: ## one in a thousand of a million keys differs: what is moved,
 soak-planner: ## plan 10,000 random cluster histories, and 300 members that join twenty at a time
 	@go test -timeout 60m -v -run Histories ./ringsvc/planner -args -histories 10000 | grep -v '^=== '
 	@go test -timeout 10m -v -run Large ./ringsvc/planner -args -nodes 300 | grep -v '^=== '
+
+SCALE_NODES ?= 300
+SCALE_GATEWAYS ?= 50
+
+.PHONY: soak-scale
+soak-scale: ## 300 nodes and 50 gateways in one process, in fake time: convergence and traffic (12 GiB of memory)
+	@GOGC=25 go test -count=1 -timeout 120m -v -run TestScale ./loadtest/scale -args -nodes $(SCALE_NODES) -gateways $(SCALE_GATEWAYS) -runs 3 | grep -v '^=== '

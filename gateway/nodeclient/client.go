@@ -108,7 +108,7 @@ func (c *Client) Changed() <-chan struct{} { return c.changed }
 
 // Learn merges a view that came with a refusal. What cannot be read or belongs to another cluster is logged and left.
 func (c *Client) Learn(view []byte) {
-	if err := c.learn(view, nil); err != nil {
+	if err := c.learn(view); err != nil {
 		c.log.Warn().Err(err).Msg("view of a refusal not taken over")
 	}
 }

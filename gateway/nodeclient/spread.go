@@ -67,5 +67,5 @@ func (c *Client) tell(ctx context.Context, client storagev1.StorageClient, view 
 		return fmt.Errorf("decode view: %w", err)
 	}
 	told.Store(theirs.Hash())
-	return c.learn(resp.GetView(), nil)
+	return c.learn(resp.GetView())
 }

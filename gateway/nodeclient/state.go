@@ -68,19 +68,21 @@ func NewState(view *ring.View, members map[ring.NodeID]Member, generation uint64
 // errNoView says that a node told of no view, as one that has not founded or joined a cluster yet.
 var errNoView = errors.New("the node belongs to no cluster yet")
 
-// learn merges what a node told and publishes the outcome. members nil says nothing of members.
-func (c *Client) learn(encoded []byte, members []*storagev1.Member) error {
-	if len(encoded) == 0 {
-		return errNoView
-	}
-	told, err := ring.DecodeView(encoded)
+// learn merges the whole view that a node told.
+func (c *Client) learn(encoded []byte) error {
+	told, err := follow(nil, encoded)
 	if err != nil {
-		return fmt.Errorf("decode view: %w", err)
+		return err
 	}
+	return c.learnView(told, nil)
+}
+
+// learnView merges what a node told, which it does not modify, and publishes the outcome. members nil says nothing of members.
+func (c *Client) learnView(told *ring.View, members []*storagev1.Member) (err error) {
 	c.learning.Lock()
 	defer c.learning.Unlock()
 	old := c.state.Load()
-	view, known, changed := told, map[ring.NodeID]Member(nil), true
+	view, known, changed := told.Clone(), map[ring.NodeID]Member(nil), true
 	generation := uint64(1)
 	if old != nil {
 		view, known, generation = old.View.Clone(), old.Members, old.Generation+1

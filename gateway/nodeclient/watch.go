@@ -3,6 +3,7 @@ package nodeclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,7 +83,7 @@ func (c *Client) watchOne(ctx context.Context, addr string) (heard bool, err err
 	first := time.AfterFunc(watchFirst, func() { cancel(errSilent) })
 	defer first.Stop()
 	client := storagev1.NewStorageClient(conn)
-	stream, err := client.Watch(ctx, &storagev1.WatchRequest{Peer: c.cfg.ID[:]})
+	stream, err := client.Watch(ctx, &storagev1.WatchRequest{Peer: c.cfg.ID[:], Brief: true})
 	if err != nil {
 		return false, err
 	}
@@ -91,6 +92,7 @@ func (c *Client) watchOne(ctx context.Context, addr string) (heard bool, err err
 	defer spreading.Wait()
 	defer cancel(nil)
 	spreading.Go(func() { c.spread(ctx, client, &told) })
+	var last *ring.View // what the node told last
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
@@ -99,18 +101,41 @@ func (c *Client) watchOne(ctx context.Context, addr string) (heard bool, err err
 			}
 			return heard, err
 		}
-		if err := c.learn(msg.GetView(), msg.GetMembers()); err != nil {
+		v, err := follow(last, msg.GetView())
+		if err == nil {
+			err = c.learnView(v, msg.GetMembers())
+		}
+		if err != nil {
 			if errors.Is(err, errNoView) && !heard {
 				continue // it will tell once it has one, unless that takes too long
 			}
 			return heard, err
 		}
-		if v, err := ring.DecodeView(msg.GetView()); err == nil {
-			told.Store(v.Hash())
-		}
+		last = v
+		told.Store(v.Hash())
 		heard = true
 		first.Stop()
 	}
+}
+
+// follow reads a view that leaves out what last held, nil at first.
+func follow(last *ring.View, b []byte) (*ring.View, error) {
+	var v *ring.View
+	var err error
+	switch {
+	case len(b) == 0:
+		return nil, errNoView
+	case last == nil:
+		v, err = ring.DecodeView(b)
+	case ring.IsBrief(b):
+		v, err = ring.DecodeBrief(b, last)
+	default:
+		v, err = ring.DecodeViewFor(b, last.Settled())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("decode view: %w", err)
+	}
+	return v, nil
 }
 
 var errSilent = errors.New("the node did not tell the cluster's state in time")

@@ -366,35 +366,59 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
-// Watchers hear of every change, views and members.
+// Watchers hear of every change, views and members; those who read briefs are sent what they do not know yet.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	all := members(t, 2, func(i int, c *node.Config) { c.Join = c.Join[:1] })
-	all[0].start()
-	settle(t, all[:1])
-	c := dial(all[0], nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	st, err := c.api.Watch(ctx, &storagev1.WatchRequest{Peer: make([]byte, 16)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	all[1].start()
-	now := settle(t, all)
-	for {
-		w, err := st.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		v, err := ring.DecodeView(w.GetView())
-		if err != nil {
-			t.Fatal(err)
-		}
-		alive := slices.ContainsFunc(w.GetMembers(), func(m *storagev1.Member) bool {
-			return m.GetName() == "node2" && m.GetStatus() == "alive" && m.GetGrpcAddr() == all[1].GRPCAddr() && ring.NodeID(m.GetId()) == all[1].ID()
+	for _, brief := range []bool{false, true} {
+		t.Run(fmt.Sprintf("brief=%v", brief), func(t *testing.T) {
+			t.Parallel()
+			all := members(t, 2, func(i int, c *node.Config) { c.Join = c.Join[:1] })
+			all[0].start()
+			settle(t, all[:1])
+			c := dial(all[0], nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			st, err := c.api.Watch(ctx, &storagev1.WatchRequest{Peer: make([]byte, 16), Brief: brief})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Wait for the first message, so that there is something to leave out.
+			first, err := st.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := ring.DecodeView(first.GetView())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[1].start()
+			now := settle(t, all)
+			alive, briefs := false, 0
+			for !alive || v.Settled().ID() != now {
+				w, err := st.Recv()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch b := w.GetView(); {
+				case ring.IsBrief(b):
+					briefs++
+					v, err = ring.DecodeBrief(b, v)
+				case ring.IsShort(b):
+					briefs++
+					v, err = ring.DecodeViewFor(b, v.Settled())
+				default:
+					v, err = ring.DecodeView(b)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				alive = alive || slices.ContainsFunc(w.GetMembers(), func(m *storagev1.Member) bool {
+					return m.GetName() == "node2" && m.GetStatus() == "alive" && m.GetGrpcAddr() == all[1].GRPCAddr() && ring.NodeID(m.GetId()) == all[1].ID()
+				})
+			}
+			if !brief && briefs > 0 {
+				t.Error("one who does not read briefs was sent some")
+			}
 		})
-		if v.Settled().ID() == now && alive {
-			return
-		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
@@ -68,6 +69,17 @@ type Deps struct {
 	Registry *prometheus.Registry
 	// Open replaces the engine that Config names; for tests. Optional.
 	Open engine.Opener
+	// Network replaces the machine's; for tests. Optional.
+	Network *Network
+}
+
+// Network is what a node uses in place of sockets. Everything in it must be safe for concurrent use.
+type Network struct {
+	Gossip memberlist.Transport
+	// Listen takes a configured address, of the gRPC or the admin port.
+	Listen func(addr string) (net.Listener, error)
+	// Dial reaches another node's gRPC port.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // Node is one storage node. Run may be called once.
@@ -75,6 +87,7 @@ type Node struct {
 	cfg     Config
 	log     zerolog.Logger
 	reg     *prometheus.Registry
+	network *Network // nil: the machine's
 	started time.Time
 	life    [16]byte // random
 
@@ -121,7 +134,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if deps.Registry == nil {
 		return nil, errors.New("configuration: a metrics registry is needed")
 	}
-	n := &Node{cfg: cfg, reg: deps.Registry, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed), deliveries: make(chan struct{}, deliveriesServed), lists: make(chan struct{}, listsServed), snapshots: make(chan struct{}, snapshotsServed)}
+	n := &Node{cfg: cfg, reg: deps.Registry, network: deps.Network, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed), deliveries: make(chan struct{}, deliveriesServed), lists: make(chan struct{}, listsServed), snapshots: make(chan struct{}, snapshotsServed)}
 	n.log = deps.Logger.With().Str("node", cfg.Name).Logger()
 	if err := n.open(deps); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -163,11 +176,11 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	if n.gossip, err = membership.New(membership.Config{
 		Name: n.cfg.Name, BindAddr: n.cfg.GossipAddr, AdvertiseAddr: n.cfg.AdvertiseGossip, Interval: n.cfg.GossipInterval,
-		KeyFile: n.cfg.GossipKeyFile, Local: n.localMember(), Logger: n.log,
+		KeyFile: n.cfg.GossipKeyFile, Local: n.localMember(), Logger: n.log, Transport: n.gossipTransport(),
 	}); err != nil {
 		return err
 	}
-	n.peers = newPeers(n.id, n.gossip, n.clientCredentials())
+	n.peers = newPeers(n.id, n.gossip, n.clientCredentials(), n.dialOptions()...)
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, DeadAfter: n.cfg.DeadAfter, Standby: n.cfg.Standby,
 		Reached: n.reach.get,
@@ -222,14 +235,33 @@ func (n *Node) openScrub() (err error) {
 }
 
 func (n *Node) listen() (err error) {
-	if n.grpcListener, err = net.Listen("tcp", n.cfg.GRPCAddr); err != nil {
+	listen := func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	if n.network != nil {
+		listen = n.network.Listen
+	}
+	if n.grpcListener, err = listen(n.cfg.GRPCAddr); err != nil {
 		return fmt.Errorf("grpc-addr: %w", err)
 	}
-	if n.adminListener, err = net.Listen("tcp", n.cfg.AdminAddr); err != nil {
+	if n.adminListener, err = listen(n.cfg.AdminAddr); err != nil {
 		return fmt.Errorf("admin-addr: %w", err)
 	}
 	n.adminListener = n.secureAdmin(n.adminListener)
 	return nil
+}
+
+// gossipTransport is nil for the machine's network.
+func (n *Node) gossipTransport() memberlist.Transport {
+	if n.network == nil {
+		return nil
+	}
+	return n.network.Gossip
+}
+
+func (n *Node) dialOptions() []grpc.DialOption {
+	if n.network == nil {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithContextDialer(n.network.Dial)}
 }
 
 func (n *Node) openStore(open engine.Opener) (err error) {
@@ -341,6 +373,9 @@ func (n *Node) Layouts() (settled, newest ring.LayoutID) {
 	}
 	return ring.LayoutID{}, ring.LayoutID{}
 }
+
+// Members returns all members that gossip knows, as membership.Cluster does.
+func (n *Node) Members() []membership.Member { return n.gossip.Members() }
 
 // View returns the encoded view of the layouts, nil while the node has none. Read-only.
 func (n *Node) View() []byte { return n.state.Encoded() }

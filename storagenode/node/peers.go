@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
@@ -28,7 +29,7 @@ type peers struct {
 	beats map[string]*wire.Heard // by address
 }
 
-func newPeers(self ring.NodeID, gossip *membership.Cluster, creds credentials.TransportCredentials) *peers {
+func newPeers(self ring.NodeID, gossip *membership.Cluster, creds credentials.TransportCredentials, options ...grpc.DialOption) *peers {
 	return &peers{self: self, beats: make(map[string]*wire.Heard), Pool: peer.New(creds, func(id ring.NodeID) (string, bool) {
 		for _, m := range gossip.Members() {
 			if m.ID == id && m.Status == membership.Alive && m.GRPCAddr != "" {
@@ -36,21 +37,21 @@ func newPeers(self ring.NodeID, gossip *membership.Cluster, creds credentials.Tr
 			}
 		}
 		return "", false
-	})}
+	}, options...)}
 }
 
 // ExchangeView implements layout.Peers.
-func (p *peers) ExchangeView(ctx context.Context, to layout.Peer, view []byte) ([]byte, error) {
+func (p *peers) ExchangeView(ctx context.Context, to layout.Peer, view []byte) (layout.Exchanged, error) {
 	c, done, err := p.At(to.Addr)
 	if err != nil {
-		return nil, err
+		return layout.Exchanged{}, err
 	}
 	defer done()
 	resp, err := c.ExchangeView(ctx, &storagev1.ExchangeViewRequest{View: view, From: p.self[:]})
 	if err != nil {
-		return nil, fmt.Errorf("exchange views: %w", err)
+		return layout.Exchanged{}, fmt.Errorf("exchange views: %w", err)
 	}
-	return resp.GetView(), nil
+	return layout.Exchanged{View: resp.GetView(), Again: resp.GetAgain(), Hash: resp.GetHash()}, nil
 }
 
 // Join implements layout.Peers.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,19 +39,15 @@ func (s *service) Exchange(st grpc.BidiStreamingServer[storagev1.Frame, storagev
 
 // ExchangeView merges the caller's view and answers with the union.
 func (s *service) ExchangeView(_ context.Context, req *storagev1.ExchangeViewRequest) (*storagev1.ExchangeViewResponse, error) {
-	b, err := s.node.driver.Answer(sender(req.GetFrom()), req.GetView())
+	a, err := s.node.driver.Answer(sender(req.GetFrom()), req.GetView())
 	switch {
 	case errors.Is(err, ring.ErrForeignCluster):
-		var theirs ring.ClusterID
-		if v, derr := ring.DecodeView(req.GetView()); derr == nil {
-			theirs = v.Cluster()
-		}
-		s.node.driver.Foreign(hexID(req.GetFrom()), theirs)
+		s.node.driver.Foreign(hexID(req.GetFrom()), ring.ClusterOf(req.GetView()))
 		return nil, status.Error(codes.FailedPrecondition, "this node belongs to another cluster")
 	case err != nil:
 		return nil, status.Errorf(codes.InvalidArgument, "view: %v", err)
 	}
-	return &storagev1.ExchangeViewResponse{View: b}, nil
+	return &storagev1.ExchangeViewResponse{View: a.View, Again: a.Again, Hash: a.Hash}, nil
 }
 
 // sender reads the id of a node, zero where it is malformed: nobody's.
@@ -94,16 +91,23 @@ func (s *service) Join(_ context.Context, req *storagev1.JoinRequest) (*storagev
 	return &storagev1.JoinResponse{View: k.Encoded}, nil
 }
 
-// Watch sends the cluster's state now and after every change, at most 20 times a second.
-func (s *service) Watch(_ *storagev1.WatchRequest, st grpc.ServerStreamingServer[storagev1.WatchResponse]) error {
+// Watch sends the cluster's state now and after every change, at most 20 times a second: after the first time only what the
+// change is, since at 300 members all of it has 100 KB and a layout change makes hundreds of steps.
+func (s *service) Watch(req *storagev1.WatchRequest, st grpc.ServerStreamingServer[storagev1.WatchResponse]) error {
+	var last snapshot
 	for {
 		snap, changed := s.node.watch.get()
 		if snap.ended {
 			return status.Error(codes.Unavailable, "node is stopping")
 		}
-		if err := st.Send(&storagev1.WatchResponse{View: snap.view, Members: snap.members}); err != nil {
+		m := &storagev1.WatchResponse{View: snap.view(req.GetBrief(), last.known)}
+		if !slices.Equal(snap.raw, last.raw) {
+			m.Members = snap.members
+		}
+		if err := st.Send(m); err != nil {
 			return err
 		}
+		last = snap
 		if !pause(st.Context(), watchPause) {
 			return st.Context().Err()
 		}

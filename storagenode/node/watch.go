@@ -1,20 +1,33 @@
 package node
 
 import (
-	"bytes"
 	"slices"
 	"sync"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/membership"
+	"github.com/dotring/dotring/storagenode/internal/layout"
 )
 
 // snapshot is what watchers are sent. Immutable.
 type snapshot struct {
-	view    []byte
+	known   *layout.Known // nil while there is none
 	members []*storagev1.Member
-	raw     []membership.Member
+	raw     []membership.Member // without what is not sent
 	ended   bool
+}
+
+// view is the view's bytes; to a receiver that reads briefs and had the view of last, as few as it needs.
+func (s snapshot) view(brief bool, last *layout.Known) []byte {
+	switch {
+	case s.known == nil:
+		return nil
+	case !brief || last == nil || last.Settled.ID() != s.known.Settled.ID():
+		return s.known.Encoded
+	case last.Frame == s.known.Frame:
+		return s.known.Brief
+	}
+	return s.known.Short
 }
 
 // broadcast holds the newest snapshot and wakes those who wait for another. Safe for concurrent use.
@@ -54,11 +67,16 @@ func (b *broadcast) end() {
 // publish takes in what the driver sees, where it is news.
 func (n *Node) publish(members []membership.Member) {
 	last, _ := n.watch.get()
-	view := n.state.Encoded()
-	if bytes.Equal(last.view, view) && slices.Equal(last.raw, members) {
+	known := n.state.Known()
+	members = slices.Clone(members)
+	for i := range members {
+		m := &members[i]
+		m.Newest, m.Acked, m.Synced = membership.Mark{}, membership.Mark{}, membership.Mark{}
+	}
+	if last.known == known && slices.Equal(last.raw, members) {
 		return
 	}
-	s := snapshot{view: view, raw: slices.Clone(members)}
+	s := snapshot{known: known, raw: members}
 	for _, m := range members {
 		s.members = append(s.members, &storagev1.Member{
 			Id: m.ID[:], Name: m.Name, Zone: m.Zone, Weight: m.Weight, GrpcAddr: m.GRPCAddr, GossipAddr: m.GossipAddr,

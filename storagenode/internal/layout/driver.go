@@ -27,6 +27,12 @@ const (
 	// meetAll is the largest cluster in which a change is told to everyone at once; in larger ones, to meetSome.
 	meetAll  = 16
 	meetSome = 4
+	// roundPause is the least time between two rounds of those.
+	roundPause = 50 * time.Millisecond
+	// strangers is in how many of the exchanges at random, one a second, the peer is any of many and not a finger.
+	strangers = 16
+	// announcePer is how long for each member the gossiped marks may wait in larger clusters.
+	announcePer = 100 * time.Millisecond
 	// meetPause is the least time between two exchanges with one peer.
 	meetPause = 15 * time.Millisecond
 	// joinRetry is the pause between requests to join.
@@ -59,8 +65,8 @@ type Peer struct {
 
 // Peers calls other nodes. Calls end with ctx.
 type Peers interface {
-	// ExchangeView gives a view (empty: none) and gets the other's, which holds what was given.
-	ExchangeView(ctx context.Context, to Peer, view []byte) ([]byte, error)
+	// ExchangeView gives a view (empty: none) and gets the other's. See Driver.Answer.
+	ExchangeView(ctx context.Context, to Peer, view []byte) (Exchanged, error)
 	// Join asks to be proposed and gets the other's view, nil where it has none.
 	Join(ctx context.Context, to Peer, cluster ring.ClusterID, me ring.Member) ([]byte, error)
 	// Pull calls fn with chunks of what the other holds of r, in order, from behind the key after; last is the chunk's
@@ -69,6 +75,13 @@ type Peers interface {
 	Pull(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error
 	// PullDoubted is Pull of what a source holds even where that is in doubt.
 	PullDoubted(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error
+}
+
+// Exchanged answers a view that was given.
+type Exchanged struct {
+	View  []byte // brief where a brief one was given and could be read; else whole, without the giver's settled layout
+	Again bool   // what was given could not be read: give it whole
+	Hash  uint64 // of the answerer's view
 }
 
 // Chunk is a part of a pulled range.
@@ -129,6 +142,9 @@ type Driver struct {
 	busy      map[ring.NodeID]bool   // peers with a call under way
 	asked     map[ring.NodeID]time.Time
 	random    time.Time // of the last exchange with a random peer
+	round     time.Time // of the last exchange with some of many peers, because of a change
+	chased    time.Time // of the last exchange with those of many who gossip other layouts
+	announced time.Time // when the gossiped marks are due to change; zero: they are current
 	joinAt    time.Time // earliest next request to join
 	joining   bool
 	sync      *pullTask
@@ -225,7 +241,7 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 		d.log.Warn().Err(err).Msg("view not stored, trying again")
 		soon(stepRetry)
 	}
-	d.announce()
+	soon(d.announce(now))
 	soon(d.meet(ctx, now))
 	d.watchStuck(now)
 	d.cfg.Publish(d.members)
@@ -377,7 +393,10 @@ func (d *Driver) join(ctx context.Context, now time.Time, cluster ring.ClusterID
 	d.call(ctx, func(ctx context.Context) func(context.Context) {
 		ask := func() ([]byte, error) { return d.cfg.Peers.Join(ctx, peer, cluster, d.cfg.Self) }
 		if d.cfg.Standby {
-			ask = func() ([]byte, error) { return d.cfg.Peers.ExchangeView(ctx, peer, nil) }
+			ask = func() ([]byte, error) {
+				a, err := d.cfg.Peers.ExchangeView(ctx, peer, nil)
+				return a.View, err
+			}
 		}
 		b, err := ask()
 		return func(ctx context.Context) {

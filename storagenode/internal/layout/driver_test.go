@@ -603,3 +603,37 @@ func TestStandbyWaitsForAPlace(t *testing.T) {
 		}
 	})
 }
+
+// Fingers are few, the same for both ends, and lead from each member to all others in a few steps.
+func TestFingers(t *testing.T) {
+	for _, n := range []int{2, 3, 17, 100, 300, 1000} {
+		var all []membership.Member
+		for i := range n {
+			all = append(all, membership.Member{ID: ring.NodeID{byte(i >> 8), byte(i)}})
+		}
+		to := make(map[ring.NodeID][]membership.Member)
+		for i, m := range all {
+			to[m.ID] = fingersOf(m.ID, append(slices.Clone(all[:i]), all[i+1:]...))
+		}
+		steps := map[ring.NodeID]int{all[0].ID: 0}
+		queue := []ring.NodeID{all[0].ID}
+		far := 0
+		for len(queue) > 0 {
+			at := queue[0]
+			queue = queue[1:]
+			far = max(far, steps[at])
+			for _, m := range to[at] {
+				if m.ID == at || !slices.ContainsFunc(to[m.ID], func(o membership.Member) bool { return o.ID == at }) {
+					t.Fatalf("%d members: a finger to oneself, or that does not point back", n)
+				}
+				if _, seen := steps[m.ID]; !seen {
+					steps[m.ID] = steps[at] + 1
+					queue = append(queue, m.ID)
+				}
+			}
+		}
+		if len(steps) != n || len(to[all[0].ID]) > 20 || far > 6 {
+			t.Errorf("%d members: %d fingers reach %d in up to %d steps", n, len(to[all[0].ID]), len(steps), far)
+		}
+	}
+}

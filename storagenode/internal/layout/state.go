@@ -36,7 +36,10 @@ type Store interface {
 type Known struct {
 	Cluster ring.ClusterID
 	Encoded []byte // the view's bytes; read-only
+	Short   []byte // those without the settled layout's document; read-only
+	Brief   []byte // see ring.View.EncodeBrief; read-only
 	Hash    uint64 // of the view
+	Frame   uint64 // see ring.View.Frame
 	Settled *ring.Layout
 	Newest  *ring.Layout
 	Read    *ring.Layout  // the one that reads use
@@ -157,7 +160,7 @@ func (s *State) View() *ring.View {
 // publishLocked makes the view that was just changed visible. The caller holds mu.
 func (s *State) publishLocked() {
 	v := s.view
-	k := &Known{Cluster: v.Cluster(), Encoded: v.Encode(), Hash: v.Hash(), Settled: v.Settled(), Newest: v.Newest(), Read: v.ReadLayout(),
+	k := &Known{Cluster: v.Cluster(), Encoded: v.Encode(), Short: v.EncodeFor(v.Settled().ID()), Brief: v.EncodeBrief(), Hash: v.Hash(), Frame: v.Frame(), Settled: v.Settled(), Newest: v.Newest(), Read: v.ReadLayout(),
 		Dead: v.Dead(), Removals: v.Removals()}
 	s.removed.Store(v.IsDead(s.self))
 	if _, in := k.Settled.Member(s.self); in {
@@ -246,6 +249,29 @@ func (s *State) Merge(o *ring.View) (changed bool, err error) {
 		s.publishLocked()
 	}
 	return changed, err
+}
+
+// Union reads a view that somebody sent, brief or whole, beside the own one, and returns both together and the one that was sent. Nothing is
+// changed. Without an own view nothing is known of a brief one, and both are nil, as they are where nothing was sent. It fails with
+// ring.ErrMissingLayout where the sender knows other layouts, and has left out what is needed to read it, and with ring.ErrForeignCluster.
+func (s *State) Union(b []byte) (union, sent *ring.View, err error) {
+	own := s.View()
+	switch {
+	case len(b) == 0 || own == nil && ring.IsBrief(b):
+		return own, nil, nil
+	case own == nil:
+		sent, err = ring.DecodeView(b)
+		return sent, sent, err
+	case ring.IsBrief(b):
+		sent, err = ring.DecodeBrief(b, own)
+	default:
+		sent, err = ring.DecodeViewFor(b, own.Settled())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	_, err = own.Merge(sent)
+	return own, sent, err
 }
 
 // MergeFrom merges what the node from sent, unless it counts for nothing: a member marked dead, or a stranger that knows no

@@ -170,10 +170,10 @@ func (f *fakeNode) peer(id ring.NodeID) (*fakeNode, error) {
 	return nil, errAway
 }
 
-func (f *fakeNode) ExchangeView(_ context.Context, to Peer, view []byte) ([]byte, error) {
+func (f *fakeNode) ExchangeView(_ context.Context, to Peer, view []byte) (Exchanged, error) {
 	n, err := f.peer(to.ID)
 	if err != nil {
-		return nil, err
+		return Exchanged{}, err
 	}
 	return n.driver.Answer(f.id, view)
 }

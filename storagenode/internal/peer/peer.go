@@ -45,9 +45,9 @@ type conn struct {
 }
 
 // New returns a pool without connections, which are made with creds. find tells where a living node is reached now; it must be safe for concurrent
-// use and must not block.
-func New(creds credentials.TransportCredentials, find func(ring.NodeID) (addr string, ok bool)) *Pool {
-	return &Pool{find: find, conns: make(map[string]*conn), options: []grpc.DialOption{
+// use and must not block. Further options are added to the pool's own.
+func New(creds credentials.TransportCredentials, find func(ring.NodeID) (addr string, ok bool), further ...grpc.DialOption) *Pool {
+	return &Pool{find: find, conns: make(map[string]*conn), options: append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()),
 			grpc.MaxCallRecvMsgSize(wire.MaxMessageBytes), grpc.MaxCallSendMsgSize(wire.MaxMessageBytes)),
@@ -58,7 +58,7 @@ func New(creds credentials.TransportCredentials, find func(ring.NodeID) (addr st
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
 		grpc.WithIdleTimeout(5 * time.Minute),
 		grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
-	}}
+	}, further...)}
 }
 
 // To returns a client for a node, and what to call when done with it. Errors: ErrAway, ErrClosed.

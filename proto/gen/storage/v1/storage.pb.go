@@ -1000,7 +1000,8 @@ func (x *Response) GetWhy() string {
 
 type ExchangeViewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Encoded ring view; empty where the caller has none.
+	// Encoded ring view; empty where the caller has none. A brief one says only who has come how far with the layouts that both
+	// know, and is answered by a brief one, or by a whole one that leaves out the document of the caller's settled layout.
 	View          []byte `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
 	From          []byte `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1052,8 +1053,12 @@ func (x *ExchangeViewRequest) GetFrom() []byte {
 }
 
 type ExchangeViewResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	View          []byte                 `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	View  []byte                 `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
+	// The view that came could not be read beside the answerer's own: the caller is to send what the answerer lacks, whole.
+	Again bool `protobuf:"varint,2,opt,name=again,proto3" json:"again,omitempty"`
+	// Of the answerer's view.
+	Hash          uint64 `protobuf:"fixed64,3,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1093,6 +1098,20 @@ func (x *ExchangeViewResponse) GetView() []byte {
 		return x.View
 	}
 	return nil
+}
+
+func (x *ExchangeViewResponse) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+func (x *ExchangeViewResponse) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -1327,7 +1346,10 @@ func (x *Member) GetActor() []byte {
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who watches: a gateway's random id.
-	Peer          []byte `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Peer []byte `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// The caller reads views that leave out what the message before held: the settled layout's document, or all but who has
+	// come how far.
+	Brief         bool `protobuf:"varint,2,opt,name=brief,proto3" json:"brief,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1369,10 +1391,18 @@ func (x *WatchRequest) GetPeer() []byte {
 	return nil
 }
 
+func (x *WatchRequest) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
+}
+
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Encoded ring view; empty while the node has none.
-	View          []byte    `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
+	View []byte `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
+	// All members; none where they are the same as in the message before.
 	Members       []*Member `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3469,9 +3499,11 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x03why\x18\r \x01(\tR\x03why\"=\n" +
 	"\x13ExchangeViewRequest\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\fR\x04view\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\fR\x04from\"*\n" +
+	"\x04from\x18\x02 \x01(\fR\x04from\"T\n" +
 	"\x14ExchangeViewResponse\x12\x12\n" +
-	"\x04view\x18\x01 \x01(\fR\x04view\"w\n" +
+	"\x04view\x18\x01 \x01(\fR\x04view\x12\x14\n" +
+	"\x05again\x18\x02 \x01(\bR\x05again\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\x06R\x04hash\"w\n" +
 	"\vJoinRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
@@ -3491,9 +3523,10 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\n" +
 	"admin_addr\x18\a \x01(\tR\tadminAddr\x12\x16\n" +
 	"\x06status\x18\b \x01(\tR\x06status\x12\x14\n" +
-	"\x05actor\x18\t \x01(\fR\x05actor\"\"\n" +
+	"\x05actor\x18\t \x01(\fR\x05actor\"8\n" +
 	"\fWatchRequest\x12\x12\n" +
-	"\x04peer\x18\x01 \x01(\fR\x04peer\"Y\n" +
+	"\x04peer\x18\x01 \x01(\fR\x04peer\x12\x14\n" +
+	"\x05brief\x18\x02 \x01(\bR\x05brief\"Y\n" +
 	"\rWatchResponse\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\fR\x04view\x124\n" +
 	"\amembers\x18\x02 \x03(\v2\x1a.dotring.storage.v1.MemberR\amembers\"\xbf\x01\n" +
