@@ -22,20 +22,26 @@ const suspect = 8
 
 // ask gets one page of the cluster into m. Where scripts are to read it, it is printed as it came, and done is true.
 func (s *session) ask(ctx context.Context, path string, m proto.Message) (done bool, err error) {
-	a, err := s.client.do(ctx, call{method: http.MethodGet, path: path})
+	body, err := s.fetch(ctx, s.client, call{method: http.MethodGet, path: path}, m)
+	if err == nil && s.json {
+		return true, s.printRawJSON(body)
+	}
+	return false, err
+}
+
+// fetch sends one request that is no write, gets the answer into m, and returns it as it came.
+func (s *session) fetch(ctx context.Context, client *client, q call, m proto.Message) ([]byte, error) {
+	a, err := client.do(ctx, q)
 	if err != nil {
-		return false, failed(err, "")
+		return nil, failed(err, "")
 	}
 	if a.status != http.StatusOK {
-		return false, refused(a, "")
+		return nil, refused(a, "")
 	}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(a.body, m); err != nil {
-		return false, &failure{code: ExitError, status: a.status, title: "the answer cannot be read", detail: excerpt(a), hint: hintNotAGateway}
+		return nil, &failure{code: ExitError, status: a.status, title: "the answer cannot be read", detail: excerpt(a), hint: hintNotAGateway}
 	}
-	if s.json {
-		return true, s.printRawJSON(a.body)
-	}
-	return false, nil
+	return a.body, nil
 }
 
 type statusCommand struct{}

@@ -21,6 +21,7 @@ const (
 	ExitNotFound = 3 // get: no value
 	ExitConflict = 4 // get: several siblings
 	ExitInDoubt  = 5 // put, delete: whether the write was or will be applied is not known
+	ExitNo       = 6 // can-stop: the node must not stop now
 )
 
 // Env is what a command sees of its process. Run uses it from one goroutine and closes nothing.
@@ -42,7 +43,7 @@ const defaultGateway = "http://127.0.0.1:8080"
 const description = `Look into a Dotring cluster, and read and write its keys, through any of its gateways.
 
 Exit codes: 0 done, 1 the gateway refused, failed or cannot be reached, 2 wrong usage, 3 not found (get), 4 conflict: ` +
-	`several siblings (get), 5 in doubt: a write may or may not have been applied (put, delete). Values go to stdout as ` +
+	`several siblings (get), 5 in doubt: a write may or may not have been applied (put, delete), 6 no: the node must not stop now (can-stop). Values go to stdout as ` +
 	`they are stored; errors and remarks go to stderr.
 
 Examples:
@@ -77,6 +78,13 @@ type commands struct {
 	Tasks  tasksCommand  `cmd:"" help:"List what runs besides requests: hints to deliver, comparisons between owners."`
 	Hot    hotCommand    `cmd:"" help:"List the keys that take the most requests."`
 	Repair repairCommand `cmd:"" help:"Bring every copy up to date, and answer when that is done."`
+
+	Decommission decommissionCommand `cmd:"" help:"Have a living node hand over what it holds, and leave."`
+	Remove       removeCommand       `cmd:"" help:"Take out a node that is gone for good, with its data."`
+	Replace      replaceCommand      `cmd:"" help:"Give the place of a node to one that is no member."`
+	Weight       weightCommand       `cmd:"" help:"Change a node's share of the data."`
+	Abort        abortCommand        `cmd:"" help:"Give up the change of the layout that is under way."`
+	CanStop      canStopCommand      `cmd:"" help:"Say whether a node may stop now, and what would be short of copies."`
 
 	List listCommand `cmd:"" help:"List keys by prefix."`
 

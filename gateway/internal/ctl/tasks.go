@@ -128,17 +128,8 @@ func (s *session) repair(ctx context.Context, req *clusterv1.RepairRequest) (*cl
 	}
 	client := *s.client
 	client.timeout = max(client.timeout, repairTurn)
-	a, err := client.do(ctx, call{method: http.MethodPost, path: "/v1/cluster:repair", body: b.Bytes(),
-		header: http.Header{"Content-Type": {"application/json"}}})
-	if err != nil {
-		return nil, nil, failed(err, "")
-	}
-	if a.status != http.StatusOK {
-		return nil, nil, refused(a, "")
-	}
 	resp := &clusterv1.RepairResponse{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(a.body, resp); err != nil {
-		return nil, nil, &failure{code: ExitError, status: a.status, title: "the answer cannot be read", detail: excerpt(a), hint: hintNotAGateway}
-	}
-	return resp, a.body, nil
+	body, err := s.fetch(ctx, &client, call{method: http.MethodPost, path: "/v1/cluster:repair", body: b.Bytes(),
+		header: http.Header{"Content-Type": {"application/json"}}}, resp)
+	return resp, body, err
 }
