@@ -69,4 +69,6 @@ type Health struct {
 	Actor causal.Actor
 	// P95 and Mean are how long it usually takes to answer a read, queues included; 0 where not known.
 	P95, Mean time.Duration
+	// PerSecond is how many answers a second came from it over the last ten seconds or so.
+	PerSecond float64
 }

@@ -1,6 +1,7 @@
 package nodeclient
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -44,4 +45,39 @@ func (e *estimator) add(d time.Duration) {
 
 func (e *estimator) get() (mean, p95 time.Duration) {
 	return time.Duration(e.mean.Load()), time.Duration(e.p95.Load())
+}
+
+// rate follows how fast a counter grows: it looks at it about once a second, so that counting costs nothing but the addition. All but
+// perSecond belongs to the one who looks.
+type rate struct {
+	perSecond atomic.Uint64 // bits of a float64
+	last      time.Duration
+	seen      [rateLooks]look
+	next      int
+}
+
+type look struct {
+	at    time.Duration
+	count uint64
+}
+
+const (
+	rateEvery = time.Second
+	rateLooks = 10
+)
+
+// look is told the counter at a reading of the clock, as often as its owner likes.
+func (r *rate) look(count uint64, now time.Duration) {
+	if now-r.last < rateEvery {
+		return
+	}
+	oldest := r.seen[r.next]
+	if oldest.at == 0 {
+		oldest = r.seen[0] // there are not as many yet
+	}
+	if oldest.at > 0 && now > oldest.at {
+		r.perSecond.Store(math.Float64bits(float64(count-oldest.count) / (now - oldest.at).Seconds()))
+	}
+	r.seen[r.next], r.last = look{now, count}, now
+	r.next = (r.next + 1) % rateLooks
 }

@@ -50,8 +50,10 @@ type peer struct {
 	cancel  context.CancelFunc
 	metrics *nodeMetrics
 
-	reads estimator
-	beats wire.Heard // the node's heartbeat numbers
+	reads    estimator
+	answered atomic.Uint64
+	rate     rate
+	beats    wire.Heard // the node's heartbeat numbers
 
 	mu       sync.Mutex
 	detector *phi.Detector
@@ -179,6 +181,7 @@ func (p *peer) health() Health {
 	if owing := p.owing.Load(); owing != 0 {
 		h.Silent = p.client.now()-time.Duration(owing) > max(silentMin, silentTimes*h.P95)
 	}
+	h.PerSecond = math.Float64frombits(p.rate.perSecond.Load())
 	return h
 }
 
@@ -222,6 +225,7 @@ func (p *peer) forgive(pause phi.Pause) {
 func (p *peer) judge(now time.Duration) {
 	p.mu.Lock()
 	p.judgeLocked(now)
+	p.rate.look(p.answered.Load(), now)
 	p.mu.Unlock()
 }
 
@@ -258,6 +262,7 @@ func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
 // observe takes the time to a node's first answer.
 func (p *peer) observe(op storagev1.Op, took time.Duration) {
+	p.answered.Add(1)
 	if op == storagev1.Op_OP_READ || op == storagev1.Op_OP_DIGEST {
 		p.reads.add(took)
 	}

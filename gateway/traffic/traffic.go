@@ -1,5 +1,5 @@
-// Package traffic knows what went through a gateway in the last seconds: which keys took the most requests. Times are given to
-// it.
+// Package traffic knows what went through a gateway in the last seconds: how many operations there were and how long they
+// took, and which keys took the most requests. Times are given to it.
 package traffic
 
 import (
@@ -9,8 +9,9 @@ import (
 
 // Traffic takes note of requests. It is safe for concurrent use, bounded, and holds no goroutine.
 type Traffic struct {
-	start time.Time
-	hot   hotKeys
+	start  time.Time
+	hot    hotKeys
+	recent recent
 }
 
 // New returns what has seen nothing before start.
@@ -27,4 +28,14 @@ func (t *Traffic) Note(key []byte, write bool, now time.Time) {
 // What is three seconds old counts half, what is six seconds old a quarter.
 func (t *Traffic) HotKeys(n int, now time.Time) (keys []HotKey, total float64) {
 	return t.hot.top(n, now.Sub(t.start))
+}
+
+// Done counts an operation that ended now.
+func (t *Traffic) Done(op Op, took time.Duration, failed bool, now time.Time) {
+	t.recent.add(op, took, failed, now.Sub(t.start))
+}
+
+// Operations tells of the operations that ended in the last whole seconds, ten or fewer. Over is their length, 0 in the first second.
+func (t *Traffic) Operations(now time.Time) (ops [Ops]Operation, over time.Duration) {
+	return t.recent.sum(now.Sub(t.start))
 }

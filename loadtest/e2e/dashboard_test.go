@@ -194,6 +194,11 @@ func hotKeyInBrowser(t *testing.T, b *browser, cl *client) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the hot key was named after %v", took)
 	}
+	b.until(20*time.Second, `(() => { const row = document.querySelector('#traffic tr[data-op=get]');
+		return Number(row.cells[1].textContent) > 1 && row.cells[4].textContent.endsWith(' ms') && row.cells[5].textContent.endsWith(' ms') &&
+			row.cells[2].querySelector('polyline').getAttribute('points').split(' ').length > 1 &&
+			[...document.querySelectorAll('#nodes tbody tr')].every((r) => r.cells[4].textContent !== '0/s') &&
+			document.getElementById('facts').textContent.includes('converged, 3 agree') })()`)
 	b.click("#hot tbody a")
 	b.until(5*time.Second, `document.getElementById('key').value === '`+hot+`' && !document.getElementById('view-keys').hidden`)
 	if got := b.eval(`document.querySelectorAll('#hot-ran').length`); got != "0" {

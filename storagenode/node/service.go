@@ -3,7 +3,9 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
+	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/internal/layout"
 	"github.com/dotring/dotring/storagenode/kv"
@@ -221,6 +224,7 @@ func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev
 		resp.DiskBytes = uint64(max(stats.Bytes, 0)) // still in the engine's log or memory
 	}
 	resp.Hints, resp.HintBytes = uint64(max(stats.Hints, 0)), uint64(max(stats.HintBytes, 0))
+	resp.SeesAlive, resp.GossipDigest = seen(n.gossip.Members())
 	if k := n.state.Known(); k != nil {
 		resp.Synced = layoutName(k.Synced)
 	}
@@ -253,4 +257,18 @@ func (n *Node) describe() string {
 	default:
 		return "ready"
 	}
+}
+
+// seen sums up what gossip tells of the members: how many are alive, and a digest that is equal on nodes that see the same.
+func seen(members []membership.Member) (alive uint32, digest []byte) {
+	members = slices.Clone(members)
+	slices.SortFunc(members, func(a, b membership.Member) int { return a.ID.Compare(b.ID) })
+	h := sha256.New()
+	for _, m := range members {
+		if m.Status == membership.Alive {
+			alive++
+		}
+		fmt.Fprintf(h, "%s %s %s\n", m.ID, m.Status, m.Actor)
+	}
+	return alive, h.Sum(nil)[:8]
 }

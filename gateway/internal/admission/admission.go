@@ -81,7 +81,7 @@ func (s *Store) Get(ctx context.Context, r coordinator.GetRequest) (_ coordinato
 	if !s.reads.enter(s.background) {
 		return coordinator.GetResult{}, &coordinator.Error{Kind: coordinator.Overloaded, Err: errFull}
 	}
-	defer func() { s.reads.leave(began, s.now(), err) }() // after a panic too
+	defer func() { s.left(s.reads, traffic.Get, began, err) }() // after a panic too
 	return s.next.Get(ctx, r)
 }
 
@@ -92,8 +92,19 @@ func (s *Store) Put(ctx context.Context, r coordinator.PutRequest) (_ coordinato
 	if !s.writes.enter(s.background) {
 		return coordinator.PutResult{}, &coordinator.Error{Kind: coordinator.Overloaded, Outcome: coordinator.NotApplied, Err: errFull}
 	}
-	defer func() { s.writes.leave(began, s.now(), err) }()
+	op := traffic.Put
+	if r.Tombstone {
+		op = traffic.Delete
+	}
+	defer func() { s.left(s.writes, op, began, err) }()
 	return s.next.Put(ctx, r)
+}
+
+// left takes note of the end of an operation that was let in.
+func (s *Store) left(g *gate, op traffic.Op, began time.Time, err error) {
+	now := s.now()
+	g.leave(began, now, err)
+	s.traffic.Done(op, now.Sub(began), err != nil, now)
 }
 
 // pacer shares a limit.Pacer.

@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"sync"
@@ -165,6 +166,7 @@ func (s *Cluster) ListNodes(ctx context.Context, _ *clusterv1.ListNodesRequest) 
 		ids = append(ids, id)
 		h := s.nodes.Health(id)
 		n.Connected, n.Phi, n.Share = h.Connected, h.Phi, shares[id]
+		n.AnswersPerSecond, n.ReadMeanSeconds, n.ReadP95Seconds = h.PerSecond, h.Mean.Seconds(), h.P95.Seconds()
 	}
 	slices.SortFunc(ids, func(a, b ring.NodeID) int {
 		return cmp.Or(cmp.Compare(nodes[a].Name, nodes[b].Name), a.Compare(b))
@@ -192,6 +194,7 @@ func (s *Cluster) askNode(ctx context.Context, id ring.NodeID, n *clusterv1.Node
 	}
 	n.Keys, n.DiskBytes, n.Engine = got.GetKeys(), got.GetDiskBytes(), got.GetEngine()
 	n.Hints, n.HintBytes = got.GetHints(), got.GetHintBytes()
+	n.SeesAlive, n.GossipDigest = got.GetSeesAlive(), hex.EncodeToString(got.GetGossipDigest())
 	n.AckedEpoch, n.SyncedEpoch = got.GetAcked().GetEpoch(), got.GetSynced().GetEpoch()
 	if len(got.GetActor()) == len(causal.Actor{}) {
 		n.Actor = causal.Actor(got.GetActor()).String()

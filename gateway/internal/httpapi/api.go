@@ -143,7 +143,7 @@ func (a *API) routes() {
 			a.router.HandleFunc("/v1/kv"+colon+verb, a.handle(op, a.batch))
 		}
 	}
-	for _, path := range []string{"status", "nodes", "layout", "tasks", "hotKeys"} {
+	for _, path := range []string{"status", "nodes", "layout", "tasks", "hotKeys", "stats"} {
 		a.router.HandleFunc("/v1/cluster/"+path, a.handle(opCluster, a.cluster))
 	}
 	for _, colon := range []string{":", "%3A", "%3a"} {

@@ -337,7 +337,7 @@ func (d *driver) batches(verb string) {
 func (d *driver) cluster(m string) {
 	d.t.Helper()
 	named := header("Kv-Request-Id", "look-1")
-	for _, path := range []string{"status", "nodes", "layout", "tasks", "hotKeys", "keys/both"} {
+	for _, path := range []string{"status", "nodes", "layout", "tasks", "hotKeys", "stats", "keys/both"} {
 		target := "/v1/cluster/" + path
 		d.good(200, call{m, target, named, ""})
 		d.bad(400, call{m, target + "?verbose=1", nil, ""})
@@ -350,7 +350,7 @@ func (d *driver) cluster(m string) {
 		ignorant.h.nodes.Unknown = true
 		ignorant.h.store.Fail(fault(coordinator.NoLayout, nil))
 		status := 503
-		if path == "status" || path == "hotKeys" {
+		if path == "status" || path == "hotKeys" || path == "stats" {
 			status = 200
 		}
 		ignorant.good(status, call{m, target, nil, ""})

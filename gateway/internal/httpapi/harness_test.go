@@ -65,7 +65,7 @@ func newHarness(t testing.TB, change ...func(*httpapi.Config)) *harness {
 		t.Fatal(err)
 	}
 	h := &harness{t: t, store: edgetest.NewStore(), nodes: nodes, cluster: true, reg: prometheus.NewRegistry(),
-		traffic: traffic.New(time.Now()), logs: &syncBuffer{lines: make(chan string, 256)}}
+		traffic: traffic.New(time.Now().Add(-time.Minute)), logs: &syncBuffer{lines: make(chan string, 256)}}
 	h.tokens = edge.Tokens{Keyring: keyring, Cluster: func() (ring.ClusterID, bool) { return edgetest.ClusterID, h.cluster }}
 	kv := grpcapi.NewKV(h.store, h.tokens, nil, maxValue)
 	kv.ListsBy(h.store)

@@ -24,6 +24,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/grpcapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edgetest"
+	"github.com/dotring/dotring/gateway/traffic"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
@@ -612,6 +613,11 @@ func TestCluster(t *testing.T) {
 	}
 	for _, key := range []string{"hot", "hot", "\xff"} {
 		h.traffic.Note([]byte(key), key == "hot", time.Now())
+	}
+	h.traffic.Done(traffic.Delete, 5*time.Millisecond, true, time.Now().Add(-2*time.Second))
+	stats := get("/v1/cluster/stats")
+	if ops := stats["operations"].([]any); len(ops) != 3 || ops[2].(map[string]any)["failed_per_second"] != 0.1 || ops[0].(map[string]any)["operation"] != "get" || stats["gateway"] != "gateway1" {
+		t.Errorf("%v", stats)
 	}
 	hot := get("/v1/cluster/hotKeys")
 	keys := hot["keys"].([]any)

@@ -47,6 +47,7 @@ export const status = () => json("/v1/cluster/status");
 export const nodes = () => json("/v1/cluster/nodes");
 export const layout = () => json("/v1/cluster/layout");
 export const tasks = () => json("/v1/cluster/tasks");
+export const stats = () => json("/v1/cluster/stats");
 export const hotKeys = () => json("/v1/cluster/hotKeys");
 export const inspect = (key) => json("/v1/cluster/keys/" + escapeKey(key));
 

@@ -3,10 +3,10 @@
 import * as api from "./api.js";
 import { byId, text } from "./dom.js";
 import * as keys from "./keys.js";
-import { showNodes, showStatus } from "./overview.js";
+import { showGossip, showNodes, showStatus } from "./overview.js";
 import { showRing } from "./ring.js";
 import { showTasks } from "./tasks.js";
-import { showHot } from "./traffic.js";
+import { showHot, showStats } from "./traffic.js";
 
 const PERIOD = 1000; // ms between answer and question
 const VIEWS = ["overview", "keys", "work"];
@@ -117,12 +117,17 @@ async function askNodes() {
   seen.nodes = (await api.nodes()).nodes;
   keys.noteActors(seen.nodes);
   showNodes(seen.nodes, seen.tasks);
+  showGossip(seen.nodes);
   showRing(seen.layouts, seen.nodes);
 }
 
 async function askTasks() {
   seen.tasks = (await api.tasks()).tasks;
   showTasks(seen.tasks);
+}
+
+async function askStats() {
+  showStats(await api.stats());
 }
 
 async function askHotKeys() {
@@ -137,4 +142,5 @@ showView();
 every(askStatus);
 every(askNodes);
 every(askTasks);
+every(askStats);
 every(askHotKeys);

@@ -1,6 +1,7 @@
 // The cluster at a glance: what it promises, what to look at, and each node.
 
 import { age, byId, bytes, count, el, percent, text } from "./dom.js";
+import { milliseconds } from "./traffic.js";
 
 const SUSPECT = 8; // phi from which requests pass a node over
 
@@ -12,6 +13,16 @@ export function state(node) {
   if (node.phi >= SUSPECT) return ["suspected", "warn"];
   if (node.status !== "alive") return [node.status, "warn"];
   return ["alive", "ok"];
+}
+
+let gossip = "–"; // as the nodes that answer were last seen to agree
+
+// showGossip says whether all nodes that answer see the same of all members.
+export function showGossip(nodes) {
+  const views = new Map(); // digest -> how many nodes
+  for (const n of nodes) if (n.gossip_digest) views.set(n.gossip_digest, (views.get(n.gossip_digest) || 0) + 1);
+  const asked = [...views.values()].reduce((a, b) => a + b, 0);
+  gossip = asked === 0 ? "–" : views.size === 1 ? "converged, " + asked + " agree" : "converging, " + views.size + " views";
 }
 
 export function showStatus(s) {
@@ -28,6 +39,7 @@ export function showStatus(s) {
     ["Copies", s.replicas === s.replicas_configured ? String(s.replicas) : s.replicas + " of " + s.replicas_configured],
     ["Quorums", "r=" + s.read_quorum + ", w=" + s.write_quorum],
     ["Layout", "epoch " + s.settled.epoch + (s.changing ? " → " + s.newest.epoch + ", changing" : "")],
+    ["Gossip", gossip],
     ["Cluster", s.cluster.slice(0, 8)],
   ];
   byId("facts").replaceChildren(...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
@@ -61,7 +73,7 @@ export function showNodes(nodes, tasks) {
 function emptyRow(node) {
   const row = el("tr", { "data-id": node.id });
   row.append(el("th", { scope: "row" }), el("td", {}, el("span", { class: "state" })), el("td"));
-  for (let i = 0; i < 7; i++) row.append(el("td", { class: "n" }));
+  for (let i = 0; i < 9; i++) row.append(el("td", { class: "n" }));
   return row;
 }
 
@@ -74,7 +86,8 @@ function showNode(row, node, compared) {
   badge.className = "state " + kind;
   text(badge, word);
   const cells = [node.name, null, node.zone || "–", node.phi < 100 ? node.phi.toFixed(2) : "> 100",
-    answers ? count(node.keys) : "–", answers ? bytes(node.disk_bytes) : "–",
+    node.connected ? count(Math.round(node.answers_per_second)) + "/s" : "–",
+    node.connected ? milliseconds(node.read_p95_seconds) : "–", answers ? count(node.keys) : "–", answers ? bytes(node.disk_bytes) : "–",
     answers ? (Number(node.hints) ? count(node.hints) + " (" + bytes(node.hint_bytes) + ")" : "0") : "–",
     compared === undefined ? "–" : age(compared), percent(node.share), answers ? node.acked_epoch : "–"];
   cells.forEach((value, i) => { if (value !== null) text(row.cells[i], value); });

@@ -244,6 +244,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/cluster/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How many operations there were lately, and how long they took.
+         * @description Over the last ten seconds, at the gateway that answers, for every gateway counts what goes through itself: ask each. Items of batches
+         *     count as gets, puts and deletes. Latencies count from when an operation was let in; what is refused before is not among them.
+         */
+        get: operations["getStats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** As GET, without a body. */
+        head: operations["headGetStats"];
+        patch?: never;
+        trace?: never;
+    };
     "/v1/cluster:repair": {
         parameters: {
             query?: never;
@@ -872,6 +894,16 @@ export interface components {
             /** @description Writes that it keeps for other nodes until those are back. */
             hints: components["schemas"]["Counter"];
             hint_bytes: components["schemas"]["Counter"];
+            /** @description Answers that this gateway got from it lately. */
+            answers_per_second: number;
+            /** @description How long reads take it; 0 where not known. */
+            read_mean_seconds: number;
+            /** @description What one read in twenty exceeds. */
+            read_p95_seconds: number;
+            /** @description How many members it sees alive by gossip. */
+            sees_alive: number;
+            /** @description Of what it sees of all members: where gossip has converged, all nodes that answer have the same. */
+            gossip_digest: string;
         };
         Nodes: {
             nodes: components["schemas"]["Node"][];
@@ -1010,6 +1042,23 @@ export interface components {
             needed: number;
             /** @description Why the other owners do not count. */
             reasons: string[];
+        };
+        OperationStats: {
+            /** @enum {string} */
+            operation: "get" | "put" | "delete";
+            per_second: number;
+            /** @description Those of them that failed. */
+            failed_per_second: number;
+            /** @description What half did not exceed; 0 where there was none. */
+            p50_seconds: number;
+            /** @description What 99 of 100 did not exceed. */
+            p99_seconds: number;
+        };
+        Stats: {
+            gateway: string;
+            /** @description Over how many seconds; 0 in the first second. */
+            window_seconds: number;
+            operations: components["schemas"]["OperationStats"][];
         };
         RepairRequest: {
             /** @description The name of a node; empty or absent is the whole cluster. */
@@ -2953,6 +3002,78 @@ export interface operations {
         };
     };
     headListHotKeys: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description As GET. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["HeadBadRequest"];
+            401: components["responses"]["HeadUnauthenticated"];
+            403: components["responses"]["HeadDenied"];
+            414: components["responses"]["HeadURITooLong"];
+            429: components["responses"]["HeadOverloaded"];
+            500: components["responses"]["HeadInternal"];
+        };
+    };
+    getStats: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
+                 *     made once.
+                 * @example greeting-17
+                 */
+                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the gateway that answers counted. */
+            200: {
+                headers: {
+                    "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                    "Cache-Control": components["headers"]["Cache-Control"];
+                    Vary: components["headers"]["Vary"];
+                    "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Stats"];
+                };
+            };
+            400: components["responses"]["BadParameter"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Denied"];
+            414: components["responses"]["URITooLong"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    headGetStats: {
         parameters: {
             query?: never;
             header?: {

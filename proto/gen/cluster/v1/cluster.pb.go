@@ -339,8 +339,17 @@ type Node struct {
 	// Why the node could not be asked; empty where it answered.
 	Error string `protobuf:"bytes,20,opt,name=error,proto3" json:"error,omitempty"`
 	// Writes that it keeps for other nodes until those are back, and their bytes.
-	Hints         uint64 `protobuf:"varint,21,opt,name=hints,proto3" json:"hints,omitempty"`
-	HintBytes     uint64 `protobuf:"varint,22,opt,name=hint_bytes,json=hintBytes,proto3" json:"hint_bytes,omitempty"`
+	Hints     uint64 `protobuf:"varint,21,opt,name=hints,proto3" json:"hints,omitempty"`
+	HintBytes uint64 `protobuf:"varint,22,opt,name=hint_bytes,json=hintBytes,proto3" json:"hint_bytes,omitempty"`
+	// Answers a second that this gateway got from it lately, and how long reads take it: the mean and what one in twenty exceeds; 0
+	// where not known.
+	AnswersPerSecond float64 `protobuf:"fixed64,23,opt,name=answers_per_second,json=answersPerSecond,proto3" json:"answers_per_second,omitempty"`
+	ReadMeanSeconds  float64 `protobuf:"fixed64,24,opt,name=read_mean_seconds,json=readMeanSeconds,proto3" json:"read_mean_seconds,omitempty"`
+	ReadP95Seconds   float64 `protobuf:"fixed64,25,opt,name=read_p95_seconds,json=readP95Seconds,proto3" json:"read_p95_seconds,omitempty"`
+	// How many members it sees alive by gossip, and a digest of all that it sees of them, 16 hexadecimal digits: where gossip has
+	// converged, all nodes that answer have the same.
+	SeesAlive     uint32 `protobuf:"varint,26,opt,name=sees_alive,json=seesAlive,proto3" json:"sees_alive,omitempty"`
+	GossipDigest  string `protobuf:"bytes,27,opt,name=gossip_digest,json=gossipDigest,proto3" json:"gossip_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +536,41 @@ func (x *Node) GetHintBytes() uint64 {
 		return x.HintBytes
 	}
 	return 0
+}
+
+func (x *Node) GetAnswersPerSecond() float64 {
+	if x != nil {
+		return x.AnswersPerSecond
+	}
+	return 0
+}
+
+func (x *Node) GetReadMeanSeconds() float64 {
+	if x != nil {
+		return x.ReadMeanSeconds
+	}
+	return 0
+}
+
+func (x *Node) GetReadP95Seconds() float64 {
+	if x != nil {
+		return x.ReadP95Seconds
+	}
+	return 0
+}
+
+func (x *Node) GetSeesAlive() uint32 {
+	if x != nil {
+		return x.SeesAlive
+	}
+	return 0
+}
+
+func (x *Node) GetGossipDigest() string {
+	if x != nil {
+		return x.GossipDigest
+	}
+	return ""
 }
 
 type ListNodesResponse struct {
@@ -2529,7 +2573,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tLayoutRef\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x12\n" +
-	"\x10ListNodesRequest\"\xcf\x04\n" +
+	"\x10ListNodesRequest\"\x97\x06\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2558,7 +2602,13 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05error\x18\x14 \x01(\tR\x05error\x12\x14\n" +
 	"\x05hints\x18\x15 \x01(\x04R\x05hints\x12\x1d\n" +
 	"\n" +
-	"hint_bytes\x18\x16 \x01(\x04R\thintBytes\"C\n" +
+	"hint_bytes\x18\x16 \x01(\x04R\thintBytes\x12,\n" +
+	"\x12answers_per_second\x18\x17 \x01(\x01R\x10answersPerSecond\x12*\n" +
+	"\x11read_mean_seconds\x18\x18 \x01(\x01R\x0freadMeanSeconds\x12(\n" +
+	"\x10read_p95_seconds\x18\x19 \x01(\x01R\x0ereadP95Seconds\x12\x1d\n" +
+	"\n" +
+	"sees_alive\x18\x1a \x01(\rR\tseesAlive\x12#\n" +
+	"\rgossip_digest\x18\x1b \x01(\tR\fgossipDigest\"C\n" +
 	"\x11ListNodesResponse\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.dotring.cluster.v1.NodeR\x05nodes\"\x12\n" +
 	"\x10GetLayoutRequest\"v\n" +
@@ -2714,7 +2764,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06owners\x18\x03 \x03(\tR\x06owners\x12\x12\n" +
 	"\x04left\x18\x04 \x03(\tR\x04left\x12\x16\n" +
 	"\x06needed\x18\x05 \x01(\rR\x06needed\x12\x18\n" +
-	"\areasons\x18\x06 \x03(\tR\areasons2\x9c\t\n" +
+	"\areasons\x18\x06 \x03(\tR\areasons2\xf3\t\n" +
 	"\aCluster\x12X\n" +
 	"\tGetStatus\x12$.dotring.cluster.v1.GetStatusRequest\x1a%.dotring.cluster.v1.GetStatusResponse\x12X\n" +
 	"\tListNodes\x12$.dotring.cluster.v1.ListNodesRequest\x1a%.dotring.cluster.v1.ListNodesResponse\x12X\n" +
@@ -2722,7 +2772,8 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"InspectKey\x12%.dotring.cluster.v1.InspectKeyRequest\x1a&.dotring.cluster.v1.InspectKeyResponse\x12X\n" +
 	"\tListTasks\x12$.dotring.cluster.v1.ListTasksRequest\x1a%.dotring.cluster.v1.ListTasksResponse\x12^\n" +
-	"\vListHotKeys\x12&.dotring.cluster.v1.ListHotKeysRequest\x1a'.dotring.cluster.v1.ListHotKeysResponse\x12O\n" +
+	"\vListHotKeys\x12&.dotring.cluster.v1.ListHotKeysRequest\x1a'.dotring.cluster.v1.ListHotKeysResponse\x12U\n" +
+	"\bGetStats\x12#.dotring.cluster.v1.GetStatsRequest\x1a$.dotring.cluster.v1.GetStatsResponse\x12O\n" +
 	"\x06Repair\x12!.dotring.cluster.v1.RepairRequest\x1a\".dotring.cluster.v1.RepairResponse\x12a\n" +
 	"\x10DecommissionNode\x12+.dotring.cluster.v1.DecommissionNodeRequest\x1a .dotring.cluster.v1.LayoutChange\x12U\n" +
 	"\n" +
@@ -2781,7 +2832,9 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*StopShortage)(nil),            // 32: dotring.cluster.v1.StopShortage
 	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
 	(*ListHotKeysRequest)(nil),      // 34: dotring.cluster.v1.ListHotKeysRequest
-	(*ListHotKeysResponse)(nil),     // 35: dotring.cluster.v1.ListHotKeysResponse
+	(*GetStatsRequest)(nil),         // 35: dotring.cluster.v1.GetStatsRequest
+	(*ListHotKeysResponse)(nil),     // 36: dotring.cluster.v1.ListHotKeysResponse
+	(*GetStatsResponse)(nil),        // 37: dotring.cluster.v1.GetStatsResponse
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: dotring.cluster.v1.GetStatusResponse.settled:type_name -> dotring.cluster.v1.LayoutRef
@@ -2813,28 +2866,30 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	10, // 26: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
 	15, // 27: dotring.cluster.v1.Cluster.ListTasks:input_type -> dotring.cluster.v1.ListTasksRequest
 	34, // 28: dotring.cluster.v1.Cluster.ListHotKeys:input_type -> dotring.cluster.v1.ListHotKeysRequest
-	18, // 29: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
-	20, // 30: dotring.cluster.v1.Cluster.DecommissionNode:input_type -> dotring.cluster.v1.DecommissionNodeRequest
-	21, // 31: dotring.cluster.v1.Cluster.RemoveNode:input_type -> dotring.cluster.v1.RemoveNodeRequest
-	22, // 32: dotring.cluster.v1.Cluster.ReplaceNode:input_type -> dotring.cluster.v1.ReplaceNodeRequest
-	23, // 33: dotring.cluster.v1.Cluster.SetNodeWeight:input_type -> dotring.cluster.v1.SetNodeWeightRequest
-	24, // 34: dotring.cluster.v1.Cluster.AbortChange:input_type -> dotring.cluster.v1.AbortChangeRequest
-	30, // 35: dotring.cluster.v1.Cluster.CanStop:input_type -> dotring.cluster.v1.CanStopRequest
-	1,  // 36: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
-	5,  // 37: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
-	9,  // 38: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
-	11, // 39: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
-	17, // 40: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
-	35, // 41: dotring.cluster.v1.Cluster.ListHotKeys:output_type -> dotring.cluster.v1.ListHotKeysResponse
-	19, // 42: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
-	25, // 43: dotring.cluster.v1.Cluster.DecommissionNode:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 44: dotring.cluster.v1.Cluster.RemoveNode:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 45: dotring.cluster.v1.Cluster.ReplaceNode:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 46: dotring.cluster.v1.Cluster.SetNodeWeight:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 47: dotring.cluster.v1.Cluster.AbortChange:output_type -> dotring.cluster.v1.LayoutChange
-	31, // 48: dotring.cluster.v1.Cluster.CanStop:output_type -> dotring.cluster.v1.CanStopResponse
-	36, // [36:49] is the sub-list for method output_type
-	23, // [23:36] is the sub-list for method input_type
+	35, // 29: dotring.cluster.v1.Cluster.GetStats:input_type -> dotring.cluster.v1.GetStatsRequest
+	18, // 30: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
+	20, // 31: dotring.cluster.v1.Cluster.DecommissionNode:input_type -> dotring.cluster.v1.DecommissionNodeRequest
+	21, // 32: dotring.cluster.v1.Cluster.RemoveNode:input_type -> dotring.cluster.v1.RemoveNodeRequest
+	22, // 33: dotring.cluster.v1.Cluster.ReplaceNode:input_type -> dotring.cluster.v1.ReplaceNodeRequest
+	23, // 34: dotring.cluster.v1.Cluster.SetNodeWeight:input_type -> dotring.cluster.v1.SetNodeWeightRequest
+	24, // 35: dotring.cluster.v1.Cluster.AbortChange:input_type -> dotring.cluster.v1.AbortChangeRequest
+	30, // 36: dotring.cluster.v1.Cluster.CanStop:input_type -> dotring.cluster.v1.CanStopRequest
+	1,  // 37: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
+	5,  // 38: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
+	9,  // 39: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
+	11, // 40: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
+	17, // 41: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
+	36, // 42: dotring.cluster.v1.Cluster.ListHotKeys:output_type -> dotring.cluster.v1.ListHotKeysResponse
+	37, // 43: dotring.cluster.v1.Cluster.GetStats:output_type -> dotring.cluster.v1.GetStatsResponse
+	19, // 44: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
+	25, // 45: dotring.cluster.v1.Cluster.DecommissionNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 46: dotring.cluster.v1.Cluster.RemoveNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 47: dotring.cluster.v1.Cluster.ReplaceNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 48: dotring.cluster.v1.Cluster.SetNodeWeight:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 49: dotring.cluster.v1.Cluster.AbortChange:output_type -> dotring.cluster.v1.LayoutChange
+	31, // 50: dotring.cluster.v1.Cluster.CanStop:output_type -> dotring.cluster.v1.CanStopResponse
+	37, // [37:51] is the sub-list for method output_type
+	23, // [23:37] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name

@@ -27,6 +27,7 @@ const (
 	Cluster_InspectKey_FullMethodName       = "/dotring.cluster.v1.Cluster/InspectKey"
 	Cluster_ListTasks_FullMethodName        = "/dotring.cluster.v1.Cluster/ListTasks"
 	Cluster_ListHotKeys_FullMethodName      = "/dotring.cluster.v1.Cluster/ListHotKeys"
+	Cluster_GetStats_FullMethodName         = "/dotring.cluster.v1.Cluster/GetStats"
 	Cluster_Repair_FullMethodName           = "/dotring.cluster.v1.Cluster/Repair"
 	Cluster_DecommissionNode_FullMethodName = "/dotring.cluster.v1.Cluster/DecommissionNode"
 	Cluster_RemoveNode_FullMethodName       = "/dotring.cluster.v1.Cluster/RemoveNode"
@@ -51,6 +52,8 @@ type ClusterClient interface {
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// ListHotKeys names the keys that take the most requests at the gateway that answers, of the last seconds.
 	ListHotKeys(ctx context.Context, in *ListHotKeysRequest, opts ...grpc.CallOption) (*ListHotKeysResponse, error)
+	// GetStats tells how many operations there were lately at the gateway that answers, and how long they took.
+	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*GetStatsResponse, error)
 	// Repair answers when all hints and differences known at its start are gone.
 	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairResponse, error)
 	// DecommissionNode has a living member hand over what it holds, and leave.
@@ -129,6 +132,16 @@ func (c *clusterClient) ListHotKeys(ctx context.Context, in *ListHotKeysRequest,
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListHotKeysResponse)
 	err := c.cc.Invoke(ctx, Cluster_ListHotKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*GetStatsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetStatsResponse)
+	err := c.cc.Invoke(ctx, Cluster_GetStats_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +233,8 @@ type ClusterServer interface {
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// ListHotKeys names the keys that take the most requests at the gateway that answers, of the last seconds.
 	ListHotKeys(context.Context, *ListHotKeysRequest) (*ListHotKeysResponse, error)
+	// GetStats tells how many operations there were lately at the gateway that answers, and how long they took.
+	GetStats(context.Context, *GetStatsRequest) (*GetStatsResponse, error)
 	// Repair answers when all hints and differences known at its start are gone.
 	Repair(context.Context, *RepairRequest) (*RepairResponse, error)
 	// DecommissionNode has a living member hand over what it holds, and leave.
@@ -261,6 +276,9 @@ func (UnimplementedClusterServer) ListTasks(context.Context, *ListTasksRequest) 
 }
 func (UnimplementedClusterServer) ListHotKeys(context.Context, *ListHotKeysRequest) (*ListHotKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListHotKeys not implemented")
+}
+func (UnimplementedClusterServer) GetStats(context.Context, *GetStatsRequest) (*GetStatsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetStats not implemented")
 }
 func (UnimplementedClusterServer) Repair(context.Context, *RepairRequest) (*RepairResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Repair not implemented")
@@ -408,6 +426,24 @@ func _Cluster_ListHotKeys_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServer).ListHotKeys(ctx, req.(*ListHotKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_GetStats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStatsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).GetStats(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_GetStats_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).GetStats(ctx, req.(*GetStatsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -568,6 +604,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListHotKeys",
 			Handler:    _Cluster_ListHotKeys_Handler,
+		},
+		{
+			MethodName: "GetStats",
+			Handler:    _Cluster_GetStats_Handler,
 		},
 		{
 			MethodName: "Repair",

@@ -199,6 +199,185 @@ func (x *ListHotKeysResponse) GetKeys() []*HotKey {
 	return nil
 }
 
+type GetStatsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatsRequest) Reset() {
+	*x = GetStatsRequest{}
+	mi := &file_cluster_v1_traffic_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatsRequest) ProtoMessage() {}
+
+func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_traffic_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatsRequest.ProtoReflect.Descriptor instead.
+func (*GetStatsRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_traffic_proto_rawDescGZIP(), []int{3}
+}
+
+type OperationStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "get", "put" or "delete", items of batches among them.
+	Operation string  `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	PerSecond float64 `protobuf:"fixed64,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	// Those of them that failed, or were refused after they had been let in.
+	FailedPerSecond float64 `protobuf:"fixed64,3,opt,name=failed_per_second,json=failedPerSecond,proto3" json:"failed_per_second,omitempty"`
+	// What half, and what 99 of 100, did not exceed, to a sixteenth of itself: from when the operation was let in to its answer. 0 where
+	// there was none.
+	P50Seconds    float64 `protobuf:"fixed64,4,opt,name=p50_seconds,json=p50Seconds,proto3" json:"p50_seconds,omitempty"`
+	P99Seconds    float64 `protobuf:"fixed64,5,opt,name=p99_seconds,json=p99Seconds,proto3" json:"p99_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperationStats) Reset() {
+	*x = OperationStats{}
+	mi := &file_cluster_v1_traffic_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperationStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperationStats) ProtoMessage() {}
+
+func (x *OperationStats) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_traffic_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperationStats.ProtoReflect.Descriptor instead.
+func (*OperationStats) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_traffic_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *OperationStats) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *OperationStats) GetPerSecond() float64 {
+	if x != nil {
+		return x.PerSecond
+	}
+	return 0
+}
+
+func (x *OperationStats) GetFailedPerSecond() float64 {
+	if x != nil {
+		return x.FailedPerSecond
+	}
+	return 0
+}
+
+func (x *OperationStats) GetP50Seconds() float64 {
+	if x != nil {
+		return x.P50Seconds
+	}
+	return 0
+}
+
+func (x *OperationStats) GetP99Seconds() float64 {
+	if x != nil {
+		return x.P99Seconds
+	}
+	return 0
+}
+
+type GetStatsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway that answers: each counts what went through itself.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Over how many seconds; 0 in the first second.
+	WindowSeconds float64 `protobuf:"fixed64,2,opt,name=window_seconds,json=windowSeconds,proto3" json:"window_seconds,omitempty"`
+	// Each operation once.
+	Operations    []*OperationStats `protobuf:"bytes,3,rep,name=operations,proto3" json:"operations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatsResponse) Reset() {
+	*x = GetStatsResponse{}
+	mi := &file_cluster_v1_traffic_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatsResponse) ProtoMessage() {}
+
+func (x *GetStatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_traffic_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatsResponse.ProtoReflect.Descriptor instead.
+func (*GetStatsResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_traffic_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetStatsResponse) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *GetStatsResponse) GetWindowSeconds() float64 {
+	if x != nil {
+		return x.WindowSeconds
+	}
+	return 0
+}
+
+func (x *GetStatsResponse) GetOperations() []*OperationStats {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
 var File_cluster_v1_traffic_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_traffic_proto_rawDesc = "" +
@@ -215,7 +394,23 @@ const file_cluster_v1_traffic_proto_rawDesc = "" +
 	"\x13ListHotKeysResponse\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12.\n" +
 	"\x13requests_per_second\x18\x02 \x01(\x01R\x11requestsPerSecond\x12.\n" +
-	"\x04keys\x18\x03 \x03(\v2\x1a.dotring.cluster.v1.HotKeyR\x04keysB;Z9github.com/dotring/dotring/proto/gen/cluster/v1;clusterv1b\x06proto3"
+	"\x04keys\x18\x03 \x03(\v2\x1a.dotring.cluster.v1.HotKeyR\x04keys\"\x11\n" +
+	"\x0fGetStatsRequest\"\xbb\x01\n" +
+	"\x0eOperationStats\x12\x1c\n" +
+	"\toperation\x18\x01 \x01(\tR\toperation\x12\x1d\n" +
+	"\n" +
+	"per_second\x18\x02 \x01(\x01R\tperSecond\x12*\n" +
+	"\x11failed_per_second\x18\x03 \x01(\x01R\x0ffailedPerSecond\x12\x1f\n" +
+	"\vp50_seconds\x18\x04 \x01(\x01R\n" +
+	"p50Seconds\x12\x1f\n" +
+	"\vp99_seconds\x18\x05 \x01(\x01R\n" +
+	"p99Seconds\"\x97\x01\n" +
+	"\x10GetStatsResponse\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12%\n" +
+	"\x0ewindow_seconds\x18\x02 \x01(\x01R\rwindowSeconds\x12B\n" +
+	"\n" +
+	"operations\x18\x03 \x03(\v2\".dotring.cluster.v1.OperationStatsR\n" +
+	"operationsB;Z9github.com/dotring/dotring/proto/gen/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_traffic_proto_rawDescOnce sync.Once
@@ -229,19 +424,23 @@ func file_cluster_v1_traffic_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_traffic_proto_rawDescData
 }
 
-var file_cluster_v1_traffic_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_cluster_v1_traffic_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_cluster_v1_traffic_proto_goTypes = []any{
 	(*ListHotKeysRequest)(nil),  // 0: dotring.cluster.v1.ListHotKeysRequest
 	(*HotKey)(nil),              // 1: dotring.cluster.v1.HotKey
 	(*ListHotKeysResponse)(nil), // 2: dotring.cluster.v1.ListHotKeysResponse
+	(*GetStatsRequest)(nil),     // 3: dotring.cluster.v1.GetStatsRequest
+	(*OperationStats)(nil),      // 4: dotring.cluster.v1.OperationStats
+	(*GetStatsResponse)(nil),    // 5: dotring.cluster.v1.GetStatsResponse
 }
 var file_cluster_v1_traffic_proto_depIdxs = []int32{
 	1, // 0: dotring.cluster.v1.ListHotKeysResponse.keys:type_name -> dotring.cluster.v1.HotKey
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	4, // 1: dotring.cluster.v1.GetStatsResponse.operations:type_name -> dotring.cluster.v1.OperationStats
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_traffic_proto_init() }
@@ -255,7 +454,7 @@ func file_cluster_v1_traffic_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_traffic_proto_rawDesc), len(file_cluster_v1_traffic_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -3116,8 +3116,11 @@ type GetNodeResponse struct {
 	// Seconds since the oldest complete comparison with a peer, over all peers and ranges; 0 where none is due.
 	AntiEntropyAgeSeconds float64 `protobuf:"fixed64,14,opt,name=anti_entropy_age_seconds,json=antiEntropyAgeSeconds,proto3" json:"anti_entropy_age_seconds,omitempty"`
 	Repairs               uint64  `protobuf:"varint,15,opt,name=repairs,proto3" json:"repairs,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Members that it sees alive by gossip, and 8 bytes of a hash of all that it sees of them: equal where gossip has converged.
+	SeesAlive     uint32 `protobuf:"varint,16,opt,name=sees_alive,json=seesAlive,proto3" json:"sees_alive,omitempty"`
+	GossipDigest  []byte `protobuf:"bytes,17,opt,name=gossip_digest,json=gossipDigest,proto3" json:"gossip_digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetNodeResponse) Reset() {
@@ -3253,6 +3256,20 @@ func (x *GetNodeResponse) GetRepairs() uint64 {
 		return x.Repairs
 	}
 	return 0
+}
+
+func (x *GetNodeResponse) GetSeesAlive() uint32 {
+	if x != nil {
+		return x.SeesAlive
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetGossipDigest() []byte {
+	if x != nil {
+		return x.GossipDigest
+	}
+	return nil
 }
 
 type SnapshotRequest struct {
@@ -3642,7 +3659,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\bSlotGain\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\"\x10\n" +
-	"\x0eGetNodeRequest\"\xe7\x03\n" +
+	"\x0eGetNodeRequest\"\xab\x04\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -3662,7 +3679,10 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\n" +
 	"hint_bytes\x18\r \x01(\x04R\thintBytes\x127\n" +
 	"\x18anti_entropy_age_seconds\x18\x0e \x01(\x01R\x15antiEntropyAgeSeconds\x12\x18\n" +
-	"\arepairs\x18\x0f \x01(\x04R\arepairs\"G\n" +
+	"\arepairs\x18\x0f \x01(\x04R\arepairs\x12\x1d\n" +
+	"\n" +
+	"sees_alive\x18\x10 \x01(\rR\tseesAlive\x12#\n" +
+	"\rgossip_digest\x18\x11 \x01(\fR\fgossipDigest\"G\n" +
 	"\x0fSnapshotRequest\x124\n" +
 	"\x04part\x18\x01 \x01(\x0e2 .dotring.storage.v1.SnapshotPartR\x04part\"\x84\x01\n" +
 	"\x10SnapshotResponse\x124\n" +

@@ -36,6 +36,8 @@ from .node import Node
 from .node_share import NodeShare
 from .node_status import NodeStatus
 from .nodes import Nodes
+from .operation_stats import OperationStats
+from .operation_stats_operation import OperationStatsOperation
 from .outcome import Outcome
 from .problem import Problem
 from .repair_request import RepairRequest
@@ -50,6 +52,7 @@ from .sibling import Sibling
 from .siblings import Siblings
 from .slot_range import SlotRange
 from .snapshot_part import SnapshotPart
+from .stats import Stats
 from .status import Status
 from .stop_shortage import StopShortage
 from .switch import Switch
@@ -96,6 +99,8 @@ __all__ = (
     "NodeShare",
     "NodeStatus",
     "Nodes",
+    "OperationStats",
+    "OperationStatsOperation",
     "Outcome",
     "Problem",
     "RepairRequest",
@@ -110,6 +115,7 @@ __all__ = (
     "Siblings",
     "SlotRange",
     "SnapshotPart",
+    "Stats",
     "Status",
     "StopShortage",
     "Switch",

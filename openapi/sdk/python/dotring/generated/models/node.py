@@ -38,6 +38,12 @@ class Node:
         error (str): Why the node could not be asked; empty where it answered.
         hints (str): A number from 0 to 2^64-1.
         hint_bytes (str): A number from 0 to 2^64-1.
+        answers_per_second (float): Answers that this gateway got from it lately.
+        read_mean_seconds (float): How long reads take it; 0 where not known.
+        read_p95_seconds (float): What one read in twenty exceeds.
+        sees_alive (int): How many members it sees alive by gossip.
+        gossip_digest (str): Of what it sees of all members: where gossip has converged, all nodes that answer have the
+            same.
     """
 
     id: str
@@ -62,6 +68,11 @@ class Node:
     error: str
     hints: str
     hint_bytes: str
+    answers_per_second: float
+    read_mean_seconds: float
+    read_p95_seconds: float
+    sees_alive: int
+    gossip_digest: str
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,6 +124,16 @@ class Node:
 
         hint_bytes = self.hint_bytes
 
+        answers_per_second = self.answers_per_second
+
+        read_mean_seconds = self.read_mean_seconds
+
+        read_p95_seconds = self.read_p95_seconds
+
+        sees_alive = self.sees_alive
+
+        gossip_digest = self.gossip_digest
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -139,6 +160,11 @@ class Node:
                 "error": error,
                 "hints": hints,
                 "hint_bytes": hint_bytes,
+                "answers_per_second": answers_per_second,
+                "read_mean_seconds": read_mean_seconds,
+                "read_p95_seconds": read_p95_seconds,
+                "sees_alive": sees_alive,
+                "gossip_digest": gossip_digest,
             }
         )
 
@@ -204,6 +230,16 @@ class Node:
 
         hint_bytes = d.pop("hint_bytes")
 
+        answers_per_second = d.pop("answers_per_second")
+
+        read_mean_seconds = d.pop("read_mean_seconds")
+
+        read_p95_seconds = d.pop("read_p95_seconds")
+
+        sees_alive = d.pop("sees_alive")
+
+        gossip_digest = d.pop("gossip_digest")
+
         node = cls(
             id=id,
             name=name,
@@ -227,6 +263,11 @@ class Node:
             error=error,
             hints=hints,
             hint_bytes=hint_bytes,
+            answers_per_second=answers_per_second,
+            read_mean_seconds=read_mean_seconds,
+            read_p95_seconds=read_p95_seconds,
+            sees_alive=sees_alive,
+            gossip_digest=gossip_digest,
         )
 
         node.additional_properties = d
