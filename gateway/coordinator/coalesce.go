@@ -91,7 +91,7 @@ func (c *Coordinator) coalesced(ctx context.Context, req *GetRequest) (GetResult
 // join waits for f's result, or carries f out where that falls to this reader.
 func (c *Coordinator) join(ctx context.Context, req *GetRequest, s *flightShard, key flightKey, f *fetch,
 	patience time.Duration) (GetResult, *Error) {
-	timer := c.timer(max(patience, 0))
+	timer := c.timer(max(min(patience, untilDeadline(ctx)), 0))
 	defer c.putTimer(timer)
 	for {
 		select {
@@ -101,9 +101,14 @@ func (c *Coordinator) join(ctx context.Context, req *GetRequest, s *flightShard,
 		case <-f.lead:
 			return c.lead(ctx, req, s, key, f)
 		case <-timer.C:
+			if err := timeUp(ctx); err != nil {
+				s.leave(key, f)
+				return GetResult{}, &Error{Kind: DeadlinePassed, Err: err}
+			}
 			if s.startNow(key, f) {
 				return c.lead(ctx, req, s, key, f)
 			}
+			timer.Reset(untilDeadline(ctx))
 		case <-ctx.Done():
 			s.leave(key, f)
 			return GetResult{}, &Error{Kind: DeadlinePassed, Err: context.Cause(ctx)}
@@ -111,10 +116,16 @@ func (c *Coordinator) join(ctx context.Context, req *GetRequest, s *flightShard,
 	}
 }
 
+// untilDeadline is the time that ctx, which has a deadline, leaves.
+func untilDeadline(ctx context.Context) time.Duration {
+	at, _ := ctx.Deadline()
+	return time.Until(at)
+}
+
 // lead carries f out for all that wait for it.
 func (c *Coordinator) lead(ctx context.Context, req *GetRequest, s *flightShard, key flightKey, f *fetch) (GetResult, *Error) {
 	res, err := c.get(ctx, req)
-	if err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) && s.handOver(f) {
+	if up := timeUp(ctx); err != nil && up != nil && errors.Is(err, up) && s.handOver(f) {
 		return res, err // it was this reader's time that was up, and not that of the others
 	}
 	f.res, f.err = res, err

@@ -15,9 +15,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc/mem"
 
 	"github.com/dotring/dotring/gateway/nodeclient"
 	"github.com/dotring/dotring/gateway/quorum"
+	"github.com/dotring/dotring/proto/wire"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -100,7 +102,8 @@ type Coordinator struct {
 	metrics  *metrics
 	budget   *quorum.Budget
 	flights  flights
-	timers   sync.Pool // of *time.Timer, stopped
+	timers   sync.Pool      // of *time.Timer, stopped
+	buffers  mem.BufferPool // of minted records
 	repairs  atomic.Int64
 	look     func(ring.NodeID) quorum.Candidate // candidate, bound once
 	mended   func(nodeclient.Answer)            // repaired, bound once
@@ -111,14 +114,14 @@ func New(cfg Config, replicas Replicas) (*Coordinator, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	c := &Coordinator{cfg: cfg, replicas: replicas, metrics: newMetrics(cfg.Registerer),
+	c := &Coordinator{cfg: cfg, replicas: replicas, metrics: newMetrics(cfg.Registerer), buffers: wire.NewPool(),
 		budget: quorum.NewBudget(cfg.HedgeShare, cfg.HedgeBurst)}
 	c.flights.init()
 	c.look, c.mended = c.candidate, c.repaired
 	return c, nil
 }
 
-// Get reads a key. Errors are *Error.
+// Get reads a key. It ends at ctx's deadline also if ctx itself does not. Errors are *Error.
 func (c *Coordinator) Get(ctx context.Context, req GetRequest) (GetResult, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
@@ -141,7 +144,7 @@ func (c *Coordinator) Get(ctx context.Context, req GetRequest) (GetResult, error
 	return res, nil
 }
 
-// Put writes a key. Errors are *Error.
+// Put writes a key. It ends at ctx's deadline also if ctx itself does not. Errors are *Error.
 func (c *Coordinator) Put(ctx context.Context, req PutRequest) (PutResult, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
@@ -152,6 +155,18 @@ func (c *Coordinator) Put(ctx context.Context, req PutRequest) (PutResult, error
 	}
 	c.metrics.succeeded(opPut)
 	return res, nil
+}
+
+// timeUp returns why a request is given up, nil while it is not. A context's deadline counts also where nothing ends the
+// context then: callers need not pay for a timer of their own.
+func timeUp(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 func nothing() {}

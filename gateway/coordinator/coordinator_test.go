@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,6 +38,7 @@ func play(t *testing.T, nodes, n, minW int, f func(t *testing.T, s *scene)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		co.buffers = &poisoned{}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		f(t, &scene{c, co, ctx})
@@ -50,7 +52,18 @@ func (s *scene) put(value string, c *causal.Context) (PutResult, error) {
 
 func (s *scene) putW(value string, c *causal.Context, w Quorum) (PutResult, error) {
 	v := []byte(value)
-	return s.co.Put(s.ctx, PutRequest{Key: []byte(testKey), Value: v, Checksum: record.Checksum(v), Context: c, W: w, Explain: true})
+	return s.co.Put(s.ctx, PutRequest{Key: []byte(testKey), Value: v, Checksum: record.Checksum(v), Context: c, W: w, Explain: true, Release: s.lent(v)})
+}
+
+// lent writes over a value when it is given back, which must happen once.
+func (s *scene) lent(value []byte) func() {
+	var back atomic.Bool
+	return func() {
+		if back.Swap(true) {
+			s.t.Error("a value was given back twice")
+		}
+		poison(value)
+	}
 }
 
 func (s *scene) get(r Quorum, c *causal.Context) (GetResult, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -71,6 +72,48 @@ type meddling struct {
 	extra     time.Duration // beside the usual delay
 	undurable bool          // the mint is issued, and its commit fails
 	damage    bool          // a record in the answer has a flipped bit
+}
+
+// poisoned is a pool whose buffers are written over when they are given back, and given out again at once.
+type poisoned struct {
+	mu    sync.Mutex
+	given [][]byte
+	puts  int
+}
+
+func (p *poisoned) Get(n int) *[]byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, b := range p.given {
+		if cap(b) >= n {
+			p.given = slices.Delete(p.given, i, i+1)
+			b = b[:n]
+			return &b
+		}
+	}
+	b := make([]byte, n, 2*n+100)
+	return &b
+}
+
+func (p *poisoned) Put(b *[]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.puts++
+	poison((*b)[:cap(*b)])
+	p.given = append(p.given, *b)
+}
+
+// count is how many buffers were given back.
+func (p *poisoned) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.puts
+}
+
+func poison(b []byte) {
+	for i := range b {
+		b[i] = 0xdd
+	}
 }
 
 func nodeID(i int) ring.NodeID { return ring.NodeID{0: 1, 15: byte(i + 1)} }
@@ -165,6 +208,16 @@ func (c *cluster) Health(id ring.NodeID) nodeclient.Health {
 }
 
 func (c *cluster) Send(call nodeclient.Call) {
+	// Until the call is done its bytes must stay as they are; afterwards others write over them.
+	value, rec := record.Checksum(call.Request.Value), record.Checksum(call.Request.Record)
+	done := func() {
+		if record.Checksum(call.Request.Value) != value || record.Checksum(call.Request.Record) != rec {
+			c.t.Errorf("%s: the bytes of a request changed before it was done", opName(call.Request.Op))
+		}
+		if call.Done != nil {
+			call.Done()
+		}
+	}
 	c.mu.Lock()
 	n, r := c.nodes[call.To], call.Request
 	n.calls[r.Op]++
@@ -184,12 +237,16 @@ func (c *cluster) Send(call nodeclient.Call) {
 	case !n.connected || m.notSent:
 		c.mu.Unlock()
 		call.Deliver(answer(nil, nodeclient.ErrNotConnected))
+		done()
 		return
 	case c.immediate:
 		answers := n.do(r, call.Layouts, &m)
 		c.mu.Unlock()
 		for _, resp := range answers {
 			call.Deliver(answer(resp, nil))
+		}
+		if call.Done != nil {
+			call.Done()
 		}
 		return
 	}
@@ -218,6 +275,9 @@ func (c *cluster) Send(call nodeclient.Call) {
 			}
 			// The commit takes as long as the way back.
 			time.AfterFunc(back+time.Duration(i)*back, func() {
+				if i == len(answers)-1 {
+					defer done()
+				}
 				switch {
 				case m.loseReply && i == 0:
 					if m.awayFor > 0 {

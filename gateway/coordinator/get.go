@@ -39,7 +39,10 @@ type readOp struct {
 	base     int // calls before it were under older layouts
 	restarts int
 	marked   bool // a node answered with a tombstone that is being collected
-	scratch  []nodeclient.Answer
+	// patient: nothing is to be done before all that was asked for is there, so that the request is woken once.
+	patient bool
+	heard   int // answers that came
+	scratch []nodeclient.Answer
 
 	sentBuf    [4]sent
 	scratchBuf [4]nodeclient.Answer
@@ -51,7 +54,7 @@ func (o *readOp) init(c *Coordinator, state *nodeclient.State, key []byte, trace
 	o.c, o.state, o.key, o.trace = c, state, key, trace
 	o.slot = ring.SlotOf(key)
 	o.begin = time.Now()
-	o.in.init()
+	o.in.init(plainRead)
 	o.deliver = o.in.put
 	o.sent, o.scratch = o.sentBuf[:0], o.scratchBuf[:0]
 }
@@ -65,6 +68,7 @@ func (c *Coordinator) get(ctx context.Context, req *GetRequest) (GetResult, *Err
 	o := &readOp{}
 	o.init(c, state, req.Key, req.Trace)
 	o.q, o.context = req.R, req.Context
+	o.patient = req.Context == nil && !req.Explain // reports tell when each answer came
 	if err := o.run(ctx); err != nil {
 		return GetResult{}, err
 	}
@@ -88,6 +92,7 @@ func (o *readOp) run(ctx context.Context) *Error {
 		if done := o.steps(); done {
 			return o.verdict()
 		}
+		o.in.expect(o.awaited())
 		wait := o.untilTick()
 		if timer == nil {
 			timer = o.c.timer(wait)
@@ -97,19 +102,50 @@ func (o *readOp) run(ctx context.Context) *Error {
 		}
 		select {
 		case <-o.in.wake:
-			o.scratch = o.in.take(o.scratch[:0])
-			for i := range o.scratch {
-				if err := o.answer(&o.scratch[i]); err != nil {
-					return err
-				}
+			if err := o.take(); err != nil {
+				return err
 			}
-			clear(o.scratch)
 		case <-timer.C:
-			o.tick()
+			if err := timeUp(ctx); err != nil {
+				return o.late(err)
+			}
+			o.patient = false // some of what was waited for may be there
+			before := o.heard
+			if err := o.take(); err != nil {
+				return err
+			}
+			if o.heard == before {
+				o.tick()
+			}
 		case <-ctx.Done():
-			return &Error{Kind: DeadlinePassed, Replicas: o.reports(nil), Err: context.Cause(ctx)}
+			return o.late(context.Cause(ctx))
 		}
 	}
+}
+
+func (o *readOp) late(err error) *Error {
+	return &Error{Kind: DeadlinePassed, Replicas: o.reports(nil), Err: err}
+}
+
+// take tells the decider of the answers that are there.
+func (o *readOp) take() *Error {
+	o.scratch = o.in.take(o.scratch[:0])
+	defer clear(o.scratch)
+	for i := range o.scratch {
+		o.heard++
+		if err := o.answer(&o.scratch[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaited returns how many answers must come before there is something to do.
+func (o *readOp) awaited() int {
+	if !o.patient {
+		return 1
+	}
+	return max(len(o.sent)-o.heard, 1)
 }
 
 // start gives the decider the replicas under the present state.
@@ -209,11 +245,11 @@ func (o *readOp) send(s quorum.Step) {
 
 // untilTick returns how long to wait at most before tick.
 func (o *readOp) untilTick() time.Duration {
-	wait := healthPoll
+	wait := min(healthPoll, time.Until(o.deadline))
 	if at, ok := o.get.HedgeAt(); ok {
-		wait = min(wait, max(at-o.now(), 0))
+		wait = min(wait, at-o.now())
 	}
-	return wait
+	return max(wait, 0)
 }
 
 // tick looks at what is late, and at who has become suspect.

@@ -81,7 +81,7 @@ func (h *history) client(name string, tries int) {
 		e := fmt.Sprintf("%s%d", name, i)
 		value := []byte(strings.Join(append(found, e), " "))
 		ctx, cancel = context.WithTimeout(h.s.ctx, 500*time.Millisecond)
-		_, err = h.s.co.Put(ctx, PutRequest{Key: []byte(testKey), Value: value, Checksum: record.Checksum(value),
+		_, err = h.s.co.Put(ctx, PutRequest{Key: []byte(testKey), Value: value, Checksum: record.Checksum(value), Release: h.s.lent(value),
 			Context: &causal.Context{Vector: got.Set.Clock}})
 		cancel()
 		h.mu.Lock()
@@ -184,6 +184,7 @@ func TestHistories(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			co.buffers = &poisoned{}
 			s := &scene{c, co, t.Context()}
 			for _, n := range c.order {
 				n.meddle = faults(rnd, 6)

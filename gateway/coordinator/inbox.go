@@ -18,13 +18,28 @@ type inbox struct {
 	mu      sync.Mutex
 	answers []nodeclient.Answer
 	closed  bool
-	wake    chan struct{} // capacity 1: answers are waiting
-	buf     [4]nodeclient.Answer
+	// want is how many answers the request has use for at once: it is woken when there are as many, or one that is not
+	// plain. plain says of an answer that it is good, and that nothing is to be done about it alone.
+	want  int
+	odd   bool // there is one that is not plain
+	plain func(*storagev1.Response) bool
+	wake  chan struct{} // capacity 1: answers are waiting
+	buf   [4]nodeclient.Answer
 }
 
-func (b *inbox) init() {
+func (b *inbox) init(plain func(*storagev1.Response) bool) {
 	b.wake = make(chan struct{}, 1)
 	b.answers = b.buf[:0]
+	b.want, b.plain = 1, plain
+}
+
+// plainRead and plainWrite are for inbox.plain.
+func plainRead(r *storagev1.Response) bool {
+	return r.GetStatus() == storagev1.Status_STATUS_OK || r.GetStatus() == storagev1.Status_STATUS_ABSENT
+}
+
+func plainWrite(r *storagev1.Response) bool {
+	return r.GetStatus() == storagev1.Status_STATUS_OK && r.GetDurable()
 }
 
 func (b *inbox) put(a nodeclient.Answer) { b.offer(a) }
@@ -37,15 +52,33 @@ func (b *inbox) offer(a nodeclient.Answer) bool {
 		return false
 	}
 	b.answers = append(b.answers, a)
-	first := len(b.answers) == 1
+	b.odd = b.odd || a.Err != nil || !b.plain(a.Response)
+	ready := b.readyLocked()
 	b.mu.Unlock()
-	if first {
-		select {
-		case b.wake <- struct{}{}:
-		default:
-		}
+	if ready {
+		b.rouse()
 	}
 	return true
+}
+
+func (b *inbox) readyLocked() bool { return len(b.answers) > 0 && (b.odd || len(b.answers) >= b.want) }
+
+func (b *inbox) rouse() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// expect says how many answers the next wake is for.
+func (b *inbox) expect(n int) {
+	b.mu.Lock()
+	b.want = n
+	ready := b.readyLocked()
+	b.mu.Unlock()
+	if ready {
+		b.rouse()
+	}
 }
 
 // take moves the answers to dst.
@@ -53,7 +86,7 @@ func (b *inbox) take(dst []nodeclient.Answer) []nodeclient.Answer {
 	b.mu.Lock()
 	dst = append(dst, b.answers...)
 	clear(b.answers)
-	b.answers = b.answers[:0]
+	b.answers, b.odd = b.answers[:0], false
 	b.mu.Unlock()
 	return dst
 }

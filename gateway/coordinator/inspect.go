@@ -80,7 +80,7 @@ func (c *Coordinator) Inspect(ctx context.Context, key []byte) (Inspection, erro
 	deadline, _ := ctx.Deadline()
 	begin := time.Now()
 	var in inbox
-	in.init()
+	in.init(plainRead)
 	defer in.close()
 	for i := range out.Replicas {
 		r := &out.Replicas[i]

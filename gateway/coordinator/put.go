@@ -5,9 +5,9 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
@@ -46,7 +46,7 @@ type putOp struct {
 
 	context  []byte // binary form of req.Context
 	base     []byte // record to mint on
-	record   []byte // as minted
+	record   []byte // as minted; in joined, as a rule
 	set      causal.Set
 	dot      causal.Dot
 	failures int           // of the mint, in the middle of it
@@ -66,6 +66,36 @@ type putOp struct {
 	issuedAt      time.Duration // when the dot was issued
 	wasLate       bool          // those that had not answered were given up waiting for
 	after         sync.Mutex    // of everything here, once the caller was answered
+
+	// The value that came with the request and the record that was joined with it are in buffers that others use next. They
+	// are held by the caller's goroutine until it leaves, and by each call until the client is done with it: only whoever has
+	// a hold may look at them, or take another. What is forgotten is left to the garbage collector.
+	holds  atomic.Int32
+	joined *[]byte // from Coordinator.buffers
+	done   func()
+}
+
+// drop gives up a hold. The last one gives the buffers back.
+func (o *putOp) drop() {
+	if o.holds.Add(-1) > 0 {
+		return
+	}
+	if o.joined != nil {
+		o.c.buffers.Put(o.joined)
+		o.joined = nil
+	}
+	if o.req.Release != nil {
+		o.req.Release()
+	}
+}
+
+// join makes the minted record of a value and what is before and behind it. A record that was joined before may be on its
+// way, so its buffer is forgotten.
+func (o *putOp) join(before, value, behind []byte) []byte {
+	o.joined = o.c.buffers.Get(len(before) + len(value) + len(behind))
+	b := append(append(append((*o.joined)[:0], before...), value...), behind...)
+	*o.joined = b
+	return b
 }
 
 // put carries out one write with the replicas.
@@ -78,8 +108,9 @@ func (c *Coordinator) put(ctx context.Context, req *PutRequest) (PutResult, *Err
 		return PutResult{}, &Error{Kind: BadQuorum, Outcome: NotApplied, Err: err}
 	}
 	o := &putOp{c: c, state: state, req: req, slot: ring.SlotOf(req.Key), begin: time.Now()}
-	o.in.init()
-	o.deliver = o.receive
+	o.in.init(plainWrite)
+	o.deliver, o.done = o.receive, o.drop
+	o.holds.Store(1)
 	defer o.leave()
 	o.sent, o.scratch = o.sentBuf[:0], o.scratchBuf[:0]
 	if req.Context != nil {
@@ -115,30 +146,45 @@ func (o *putOp) run(ctx context.Context) *Error {
 		if done := o.steps(ctx); done {
 			return o.verdict()
 		}
-		var tick <-chan time.Time
-		if wait, needed := o.alarm(); needed {
-			if timer == nil {
-				timer = o.c.timer(wait)
-				defer o.c.putTimer(timer)
-			} else {
-				timer.Reset(wait)
-			}
-			tick = timer.C
+		if o.req.Explain {
+			o.in.expect(1) // reports tell when each answer came
+		} else {
+			o.in.expect(o.put.Lacks())
+		}
+		wait := o.alarm()
+		if timer == nil {
+			timer = o.c.timer(wait)
+			defer o.c.putTimer(timer)
+		} else {
+			timer.Reset(wait)
 		}
 		select {
 		case <-o.in.wake:
-			o.scratch = o.in.take(o.scratch[:0])
-			for i := range o.scratch {
-				o.answer(&o.scratch[i])
+			o.take()
+		case <-timer.C:
+			if err := timeUp(ctx); err != nil {
+				return o.timeOut(err)
 			}
-			clear(o.scratch)
-		case <-tick:
+			o.take() // some of what was waited for may be there
 			o.retry()
 			o.late()
 		case <-ctx.Done():
-			return &Error{Kind: DeadlinePassed, Outcome: o.outcome(), Replicas: o.reports(), Err: context.Cause(ctx)}
+			return o.timeOut(context.Cause(ctx))
 		}
 	}
+}
+
+func (o *putOp) timeOut(err error) *Error {
+	return &Error{Kind: DeadlinePassed, Outcome: o.outcome(), Replicas: o.reports(), Err: err}
+}
+
+// take tells the decider of the answers that are there.
+func (o *putOp) take() {
+	o.scratch = o.in.take(o.scratch[:0])
+	for i := range o.scratch {
+		o.answer(&o.scratch[i])
+	}
+	clear(o.scratch)
 }
 
 // config describes the live layouts to the decider.
@@ -217,7 +263,9 @@ func (o *putOp) applyCall(i int) nodeclient.Call {
 func (o *putOp) call(i int, do quorum.Do, r *storagev1.Request, deadline time.Time) nodeclient.Call {
 	to, tag := o.put.Node(i), len(o.sent)
 	o.sent = append(o.sent, sent{to: to, do: do, round: o.put.Round()})
-	return nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Obtained: o.begin, Deadline: deadline, Deliver: o.deliver}
+	o.holds.Add(1)
+	return nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Obtained: o.begin, Deadline: deadline,
+		Deliver: o.deliver, Done: o.done}
 }
 
 // gather reads all replicas for a record that covers the context's dots.
@@ -353,7 +401,7 @@ func (o *putOp) takeRecord(r *storagev1.Response) error {
 		if at > len(raw) {
 			return fmt.Errorf("%w: the value was cut out at %d of %d bytes", record.ErrDamaged, at, len(raw))
 		}
-		raw = slices.Concat(raw[:at], o.req.Value, raw[at:])
+		raw = o.join(raw[:at], o.req.Value, raw[at:])
 	}
 	if len(r.GetDotActor()) != len(causal.Actor{}) || r.GetDotCounter() == 0 {
 		return fmt.Errorf("%w: no dot", record.ErrDamaged)

@@ -1,8 +1,10 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -279,6 +281,52 @@ func TestRequestIDMakesOneDot(t *testing.T) {
 		}
 		if n := len(s.mustGet(3, nil).Set.Siblings); n != 1 {
 			t.Fatalf("%d siblings", n)
+		}
+	})
+}
+
+// A put gives its buffers back once all calls are done with them, those in the background included, and never twice; a hint
+// that is sent after the client was answered still holds what the client sent.
+func TestPutGivesItsBuffersBack(t *testing.T) {
+	play(t, 5, 3, 2, func(t *testing.T, s *scene) {
+		pool := &poisoned{}
+		s.co.buffers = pool
+		var back atomic.Int64
+		put := func(value string) {
+			t.Helper()
+			v := bytes.Repeat([]byte(value), 1000)
+			lent := s.lent(v)
+			res, err := s.co.Put(s.ctx, PutRequest{Key: []byte(testKey), Value: v, Checksum: record.Checksum(v), Sloppy: true,
+				Release: func() { back.Add(1); lent() }})
+			if err != nil || res.Acks < 2 {
+				t.Fatalf("%+v, %v", res, err)
+			}
+		}
+		put("a")
+		elapse(time.Second)
+		if back.Load() != 1 || pool.count() != 1 {
+			t.Fatalf("%d values and %d records were given back", back.Load(), pool.count())
+		}
+		gone := s.owners(testKey)[2]
+		s.lock(func() {
+			gone.meddle = func(*storagev1.Request) *meddling { return &meddling{loseReply: true, extra: time.Second} }
+		})
+		put("b")
+		elapse(100 * time.Millisecond)
+		if back.Load() != 1 || pool.count() != 1 {
+			t.Fatalf("%d values and %d records were given back while an owner had not answered", back.Load(), pool.count())
+		}
+		elapse(2 * time.Second)
+		s.wantHints(s.fallbacks()[0], gone)
+		if back.Load() != 2 || pool.count() != 2 {
+			t.Fatalf("%d values and %d records were given back", back.Load(), pool.count())
+		}
+		for _, n := range []*fakeNode{s.owners(testKey)[0], s.fallbacks()[0]} {
+			s.lock(func() {
+				if err := record.Verify([]byte(testKey), n.records[testKey]); err != nil {
+					t.Errorf("%s: %v", n.name, err)
+				}
+			})
 		}
 	})
 }

@@ -95,7 +95,7 @@ type GetResult struct {
 }
 
 // PutRequest is a write, or with Tombstone a deletion. Its deadline is its context's. Its bytes are kept after the put
-// returns and must not be modified.
+// returns and must not be modified; those of Value until Release is called.
 type PutRequest struct {
 	Key, Value  []byte
 	ContentType string
@@ -118,6 +118,9 @@ type PutRequest struct {
 	Explain bool
 	// Trace is the request's id in logs.
 	Trace string
+	// Release, where not nil, is called at most once, maybe before the put returns or long after it, by any goroutine:
+	// nobody looks at Value any more. Where it is never called Value must be left to the garbage collector. It must not block.
+	Release func()
 }
 
 // PutResult is what became of a write that reached its quorum.

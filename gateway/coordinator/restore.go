@@ -53,7 +53,7 @@ func (c *Coordinator) restore(ctx context.Context, state *nodeclient.State, key,
 	begin := time.Now()
 	deadline, _ := ctx.Deadline()
 	var in inbox
-	in.init()
+	in.init(plainWrite)
 	defer in.close()
 	reports := make([]Report, len(owners))
 	for i, n := range owners {

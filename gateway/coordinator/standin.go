@@ -45,15 +45,15 @@ func (o *putOp) hintFor(i int) [][]byte {
 	return out
 }
 
-// alarm returns how long to wait for answers before something else is due, if anything is.
-func (o *putOp) alarm() (wait time.Duration, needed bool) {
+// alarm returns how long to wait for answers before something else is due.
+func (o *putOp) alarm() time.Duration {
+	wait := time.Until(o.deadline)
 	if _, doubtful := o.put.Doubtful(); doubtful {
-		return reconnectPoll, true
+		wait = min(wait, reconnectPoll)
+	} else if o.standIns && !o.wasLate && o.put.Minted() {
+		wait = min(wait, o.issuedAt+o.c.cfg.StandInAfter-o.now())
 	}
-	if o.standIns && !o.wasLate && o.put.Minted() {
-		return max(o.issuedAt+o.c.cfg.StandInAfter-o.now(), 0), true
-	}
-	return 0, false
+	return max(wait, 0)
 }
 
 // late lets others stand in for the machines that have not answered in time.
@@ -76,6 +76,7 @@ func (o *putOp) leave() {
 	for _, a := range o.in.close() {
 		o.afterwards(&a)
 	}
+	o.drop()
 }
 
 // afterwards sees to it that a write that reached its quorum is kept also for an owner that turns out to have missed it.

@@ -15,7 +15,7 @@ import (
 // sloppy writes with stand-ins allowed.
 func (s *scene) sloppy(value string, w Quorum) (PutResult, error) {
 	v := []byte(value)
-	return s.co.Put(s.ctx, PutRequest{Key: []byte(testKey), Value: v, Checksum: record.Checksum(v), W: w, Sloppy: true, Explain: true})
+	return s.co.Put(s.ctx, PutRequest{Key: []byte(testKey), Value: v, Checksum: record.Checksum(v), W: w, Sloppy: true, Explain: true, Release: s.lent(v)})
 }
 
 // fallbacks returns the nodes after the owners, in preference order.

@@ -38,8 +38,8 @@ type Call struct {
 	To ring.NodeID
 	// Tag comes back with the answers.
 	Tag uint64
-	// Request belongs to the client once sent, with all its bytes, also after the answer: they must not be modified. Its
-	// ID and timeout are set by the client.
+	// Request belongs to the client once sent, with all its bytes, until Done is called, or for
+	// ever without one: they must not be modified. Its ID and timeout are set by the client.
 	Request *storagev1.Request
 	// Layouts are the live layouts under which the request is made: State.Names, which is shared.
 	Layouts []*storagev1.LayoutName
@@ -52,6 +52,17 @@ type Call struct {
 	// once with an error; a mint that was answered OK before it was durable is answered a second time. It is called
 	// from the client's goroutines, or from within Send.
 	Deliver func(Answer)
+	// Done, where not nil, is called once, as the last thing: the client will not look at Request and its bytes any more, and
+	// will not call Deliver. As Deliver, it must not block and must not call the client.
+	Done func()
+}
+
+// refuse answers a call that goes nowhere.
+func (c *Call) refuse(err error) {
+	c.Deliver(Answer{From: c.To, Tag: c.Tag, Err: err})
+	if c.Done != nil {
+		c.Done()
+	}
 }
 
 // Health is what the gateway knows of a node.

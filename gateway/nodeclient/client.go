@@ -117,7 +117,7 @@ func (c *Client) Learn(view []byte) {
 func (c *Client) Send(call Call) {
 	p, ok := (*c.peers.Load())[call.To]
 	if !ok {
-		call.Deliver(Answer{From: call.To, Tag: call.Tag, Err: ErrNotConnected})
+		call.refuse(ErrNotConnected)
 		return
 	}
 	p.send(call)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -320,6 +321,7 @@ type scene struct {
 	client *Client
 	ran    chan error
 	cancel context.CancelFunc
+	open   atomic.Int64 // calls that are not done
 }
 
 func (s *scene) closeAll() {
@@ -330,6 +332,34 @@ func (s *scene) closeAll() {
 	}
 	s.fakeNet.close()
 	synctest.Wait()
+	if n := s.open.Load(); n != 0 {
+		s.t.Errorf("%d calls were never done", n)
+	}
+}
+
+// send sends a call and holds the client to what it promises of Done: it comes once, after the last answer, and nothing looks
+// at the request's value any more, which is overwritten then.
+func (s *scene) send(call Call) {
+	var done atomic.Bool
+	s.open.Add(1)
+	deliver := call.Deliver
+	call.Deliver = func(a Answer) {
+		if done.Load() {
+			s.t.Errorf("an answer to a call that was done: %+v", a)
+		}
+		deliver(a)
+	}
+	value := call.Request.Value
+	call.Done = func() {
+		if done.Swap(true) {
+			s.t.Error("a call was done twice")
+		}
+		for i := range value {
+			value[i] = 0xdd
+		}
+		s.open.Add(-1)
+	}
+	s.client.Send(call)
 }
 
 // play runs f in a bubble with a client whose streams to all nodes are open.
@@ -362,7 +392,7 @@ func play(t *testing.T, nodes int, tune func(*Config, *fakeNet), f func(t *testi
 func (s *scene) call(to int, r *storagev1.Request, timeout time.Duration) chan Answer {
 	out := make(chan Answer, 8)
 	state := s.client.State()
-	s.client.Send(Call{To: nodeID(to), Tag: 42, Request: r, Layouts: state.Names, Deadline: time.Now().Add(timeout),
+	s.send(Call{To: nodeID(to), Tag: 42, Request: r, Layouts: state.Names, Deadline: time.Now().Add(timeout),
 		Deliver: func(a Answer) { out <- a }})
 	return out
 }

@@ -166,7 +166,7 @@ func (p *peer) send(call Call) {
 		}
 	}
 	p.metrics.failures[reasonNotSent].Inc()
-	call.Deliver(Answer{From: p.id, Tag: call.Tag, Err: ErrNotConnected})
+	call.refuse(ErrNotConnected)
 }
 
 func (p *peer) health() Health {

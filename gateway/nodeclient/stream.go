@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,14 +25,32 @@ const (
 	requestOverhead = 96
 )
 
-// pending is a call that was not answered for good.
+// pending is a call that was not answered for good, or whose request may still be looked at.
 type pending struct {
 	call   Call
 	id     uint64
 	op     storagev1.Op
-	sent   time.Time // when it was queued
-	taken  bool      // by the sender: it may have reached the wire
-	issued bool      // a mint that was answered and whose durability is to come
+	sent   time.Time    // when it was queued
+	taken  bool         // by the sender: it may have reached the wire
+	issued bool         // a mint that was answered and whose durability is to come
+	holds  atomic.Int32 // one of whoever answers, and one of the sender
+}
+
+// drop gives up a hold: after the last answer was delivered, or once the request was put into a frame, which copies it, or
+// never will be.
+func (p *pending) drop() {
+	if p.holds.Add(-1) == 0 && p.call.Done != nil {
+		p.call.Done()
+	}
+}
+
+// dropSent gives up the sender's hold of calls; nil among them are heartbeats.
+func dropSent(calls []*pending) {
+	for _, p := range calls {
+		if p != nil {
+			p.drop()
+		}
+	}
 }
 
 // stream is one open Exchange. One goroutine sends, one receives.
@@ -116,10 +135,12 @@ func (s *stream) run(ctx context.Context, cancel context.CancelFunc) error {
 // send queues a call.
 func (s *stream) send(call Call) {
 	p := &pending{call: call, op: call.Request.GetOp(), sent: time.Now()}
+	p.holds.Store(2)
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
 		s.answer(p, ErrNotConnected, reasonNotSent)
+		p.drop()
 		return
 	}
 	s.nextID++
@@ -127,12 +148,16 @@ func (s *stream) send(call Call) {
 	call.Request.Id = p.id
 	s.waiting[p.id] = p
 	s.mu.Unlock()
-	if err := s.out.Put(p, requestSize(call.Request)); err != nil && s.remove(p) {
-		if errors.Is(err, wire.ErrFull) {
-			s.answer(p, ErrOverloaded, reasonOverloaded)
-		} else {
-			s.answer(p, ErrNotConnected, reasonNotSent)
+	size := requestSize(call.Request) // before it is the sender's
+	if err := s.out.Put(p, size); err != nil {
+		if s.remove(p) {
+			if errors.Is(err, wire.ErrFull) {
+				s.answer(p, ErrOverloaded, reasonOverloaded)
+			} else {
+				s.answer(p, ErrNotConnected, reasonNotSent)
+			}
 		}
+		p.drop() // the sender never sees it
 	}
 }
 
@@ -155,6 +180,7 @@ func (s *stream) remove(p *pending) bool {
 func (s *stream) answer(p *pending, err error, why reason) {
 	s.peer.metrics.failures[why].Inc()
 	p.call.Deliver(Answer{From: s.peer.id, Tag: p.call.Tag, Err: err})
+	p.drop()
 }
 
 // beat queues a heartbeat: an empty frame, or nothing beside the frame that is due anyway. A full or closed outbox needs
@@ -163,8 +189,7 @@ func (s *stream) beat() { _ = s.out.Put(nil, 0) }
 
 // sendAll sends what is queued until the stream ends.
 func (s *stream) sendAll(ctx context.Context) {
-	var batch []*pending
-	var late []*pending
+	var batch, late, gone []*pending
 	frame := &storagev1.Frame{}
 	for {
 		var err error
@@ -172,29 +197,38 @@ func (s *stream) sendAll(ctx context.Context) {
 			return
 		}
 		now := time.Now()
-		batch, late = s.take(batch, late[:0], now)
+		batch, late, gone = s.take(batch, late[:0], gone[:0], now)
 		for _, p := range late {
 			s.answer(p, ErrTooLate, reasonLate)
 		}
+		dropSent(late)
+		dropSent(gone)
 		for first := true; first || len(batch) > 0; first = false {
 			n := sameLayouts(batch)
 			if err := s.sendFrame(frame, batch[:n], now); err != nil {
+				dropSent(batch)
 				return // the receiver learns why
 			}
+			dropSent(batch[:n])
 			batch = slices.Delete(batch, 0, n)
 		}
 		clear(late)
+		clear(gone)
 	}
 }
 
-// take marks what goes onto the wire from here on. Calls that were answered meanwhile are left out, as are heartbeats:
-// the frame itself is one. What is late is never sent.
-func (s *stream) take(batch, late []*pending, now time.Time) (live, expired []*pending) {
+// take marks what goes onto the wire from here on. Calls that were answered meanwhile are left out and end up in answered;
+// heartbeats are left out too: the frame itself is one. What is late is never sent.
+func (s *stream) take(batch, late, gone []*pending, now time.Time) (live, expired, answered []*pending) {
 	live = batch[:0]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range batch {
-		if p == nil || s.waiting[p.id] != p {
+		if p == nil {
+			continue
+		}
+		if s.waiting[p.id] != p {
+			gone = append(gone, p)
 			continue
 		}
 		if !now.Before(p.call.Deadline) {
@@ -206,7 +240,7 @@ func (s *stream) take(batch, late []*pending, now time.Time) (live, expired []*p
 		live = append(live, p)
 	}
 	clear(batch[len(live):])
-	return live, late
+	return live, late, gone
 }
 
 // sameLayouts returns how many calls at the beginning of batch were made under the same live layouts.
@@ -257,6 +291,7 @@ func (s *stream) sendFrame(f *storagev1.Frame, batch []*pending, now time.Time) 
 type arrival struct {
 	pending  *pending
 	response *storagev1.Response
+	last     bool
 }
 
 // receiveAll hands out answers until the stream ends.
@@ -279,6 +314,9 @@ func (s *stream) receiveAll() error {
 				s.peer.observe(a.pending.op, now.Sub(a.pending.sent))
 			}
 			a.pending.call.Deliver(Answer{From: s.peer.id, Tag: a.pending.call.Tag, Response: a.response})
+			if a.last {
+				a.pending.drop()
+			}
 		}
 		clear(arrived)
 	}
@@ -295,10 +333,11 @@ func (s *stream) match(responses []*storagev1.Response, dst []arrival) []arrival
 		}
 		if p.op == storagev1.Op_OP_MINT && r.Status == storagev1.Status_STATUS_OK && !r.Durable && !p.issued {
 			p.issued = true
-		} else {
-			delete(s.waiting, r.Id)
+			dst = append(dst, arrival{p, r, false})
+			continue
 		}
-		dst = append(dst, arrival{p, r})
+		delete(s.waiting, r.Id)
+		dst = append(dst, arrival{p, r, true})
 	}
 	return dst
 }
@@ -310,7 +349,7 @@ func (s *stream) fail() {
 	left := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	s.out.Close()
+	dropSent(s.out.Close())
 	for _, p := range left {
 		if p.taken {
 			s.answer(p, ErrLost, reasonLost)

@@ -35,6 +35,9 @@ type putWorld struct {
 	refresh int
 	// callRound is that of the mint that is being answered.
 	callRound int
+	// lacks is what the put said of itself when it last waited, acks how many acknowledgements and nothing else came since.
+	lacks, acks int
+	plain       bool
 }
 
 type putCall struct {
@@ -74,7 +77,16 @@ func TestPutAgainstObserver(t *testing.T) {
 				w.checkVerdict()
 				return
 			}
+			if w.lacks == 0 {
+				w.lacks = w.put.Lacks()
+			}
+			w.plain = false
 			w.event()
+			if w.acks++; !w.plain || w.acks >= w.lacks {
+				w.lacks, w.acks = 0, 0
+			} else if s := w.put.Next(); s.Do != Wait {
+				t.Fatalf("%v after %d acknowledgements, though %d were lacking", s.Do, w.acks, w.lacks)
+			}
 		}
 		t.Fatalf("no verdict after 200 events")
 	})
@@ -152,6 +164,7 @@ func (w *putWorld) event() {
 	latest := !slices.ContainsFunc(w.inFlight, func(o putCall) bool { return o.to == c.to && o.round > c.round })
 	switch {
 	case what == "ok":
+		w.plain = true
 		if c.round >= w.since[c.to] {
 			w.durable[c.to] = true
 		}

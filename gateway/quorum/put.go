@@ -485,6 +485,25 @@ func (p *Put) spread() Step {
 	return Step{Do: Finish}
 }
 
+// Lacks returns how many machines more, at least, must tell that they have the record before Next says anything new, as long
+// as nothing else happens: 1 or more.
+func (p *Put) Lacks() int {
+	most := 1
+	if p.phase != spreading {
+		return most
+	}
+	for l := range p.live {
+		lacks := p.layouts[l].Need
+		for i := range p.targets {
+			if t := &p.targets[i]; t.state == durable && t.counts(l) {
+				lacks--
+			}
+		}
+		most = max(most, lacks)
+	}
+	return most
+}
+
 func (p *Put) shortfall(l, missing int) Cause {
 	var t tally
 	for i := range p.targets {

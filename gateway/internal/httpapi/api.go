@@ -15,6 +15,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc/mem"
 
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
@@ -24,9 +25,11 @@ import (
 	"github.com/dotring/dotring/openapi"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
+	"github.com/dotring/dotring/proto/wire"
 )
 
-// Store is what the handlers of single keys call. The slices of a request belong to the store from then on.
+// Store is what the handlers of single keys call. The slices of a request belong to the store from then on. Its calls end at
+// their contexts' deadlines also where those contexts do not end then.
 type Store interface {
 	Get(ctx context.Context, r coordinator.GetRequest) (coordinator.GetResult, error)
 	Put(ctx context.Context, r coordinator.PutRequest) (coordinator.PutResult, error)
@@ -79,6 +82,7 @@ type API struct {
 	// crossOrigin keeps pages of other origins from operating the cluster: a form needs no permission to be posted.
 	crossOrigin *http.CrossOriginProtection
 	exchanges   exchangePool
+	bodies      mem.BufferPool     // of values; the store gives them back
 	pages       map[string]ui.File // of the dashboard and the explorer
 	// documentJSON makes the explorer's form of the document when it is first asked for.
 	documentJSON func() (ui.File, error)
@@ -102,7 +106,7 @@ const (
 
 // New returns the API. It errs only when the generated routes cannot be registered, or the dashboard is not whole.
 func New(cfg Config) (*API, error) {
-	a := &API{cfg: cfg, router: chi.NewRouter(), metrics: newMetrics(cfg.Registerer), cors: newCORS(cfg.CORSOrigins),
+	a := &API{cfg: cfg, router: chi.NewRouter(), metrics: newMetrics(cfg.Registerer), cors: newCORS(cfg.CORSOrigins), bodies: wire.NewPool(),
 		common: commonHeaders{
 			nosniff: []string{"nosniff"}, sandbox: []string{"sandbox"}, noStore: []string{"no-store"},
 			noCache: []string{"private, no-cache"}, typeJSON: []string{"application/json"},

@@ -159,7 +159,7 @@ func (a *API) restoreBody(x *exchange, r *http.Request) ([]byte, error) {
 	if r.ContentLength > maxRestoreBytes {
 		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", problem.ErrBatchTooLarge, r.ContentLength, maxRestoreBytes)
 	}
-	body, _, err := x.readBody(r, maxRestoreBytes, x.started.Add(edge.MaxTimeout))
+	body, _, err := x.readBody(r, maxRestoreBytes, x.started.Add(edge.MaxTimeout), nil)
 	if errors.Is(err, problem.ErrValueTooLarge) {
 		return nil, fmt.Errorf("%w: more than %d bytes", problem.ErrBatchTooLarge, maxRestoreBytes)
 	}

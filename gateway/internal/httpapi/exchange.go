@@ -293,9 +293,27 @@ func (x *exchange) release() {
 // deadline returns the context of the request's work. A write that has begun is finished also when its client goes away:
 // given up half-way it would be in doubt for nothing.
 func (x *exchange) deadline(r *http.Request, timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx := r.Context()
-	if x.write {
-		ctx = context.WithoutCancel(ctx)
-	}
-	return context.WithDeadline(ctx, x.started.Add(timeout))
+	return context.WithDeadline(x.work(r), x.started.Add(timeout))
 }
+
+// until is deadline for the store's Get and Put, which look at the time themselves.
+func (x *exchange) until(r *http.Request, timeout time.Duration) context.Context {
+	return deadlineContext{x.work(r), x.started.Add(timeout)}
+}
+
+func (x *exchange) work(r *http.Request) context.Context {
+	if x.write {
+		return context.WithoutCancel(r.Context())
+	}
+	return r.Context()
+}
+
+// deadlineContext tells a deadline and does not end by itself: a context that does costs a timer, and a place among its
+// parent's children.
+type deadlineContext struct {
+	context.Context
+	at time.Time
+}
+
+// Deadline is the deadline told; requests have none of their own that is earlier.
+func (c deadlineContext) Deadline() (time.Time, bool) { return c.at, true }

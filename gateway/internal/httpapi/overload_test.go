@@ -30,6 +30,11 @@ type slow struct {
 }
 
 func (s slow) Get(ctx context.Context, _ coordinator.GetRequest) (coordinator.GetResult, error) {
+	if at, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, at)
+		defer cancel()
+	}
 	select {
 	case s.places <- struct{}{}:
 	case <-ctx.Done():

@@ -39,9 +39,7 @@ func (a *API) get(x *exchange, r *http.Request) {
 		x.fail(r, err)
 		return
 	}
-	ctx, cancel := x.deadline(r, p.timeout)
-	res, err := a.cfg.Store.Get(ctx, req)
-	cancel()
+	res, err := a.cfg.Store.Get(x.until(r, p.timeout), req)
 	if err != nil {
 		x.fail(r, err)
 		return

@@ -117,7 +117,7 @@ func (a *API) batchBody(x *exchange, r *http.Request) ([]byte, error) {
 	if r.ContentLength > maxBatchBytes {
 		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", problem.ErrBatchTooLarge, r.ContentLength, maxBatchBytes)
 	}
-	body, _, err := x.readBody(r, maxBatchBytes, x.started.Add(edge.MaxTimeout))
+	body, _, err := x.readBody(r, maxBatchBytes, x.started.Add(edge.MaxTimeout), nil)
 	if errors.Is(err, problem.ErrValueTooLarge) {
 		return nil, fmt.Errorf("%w: more than %d bytes", problem.ErrBatchTooLarge, maxBatchBytes)
 	}

@@ -34,7 +34,14 @@ func (a *API) put(x *exchange, r *http.Request) {
 		err = a.bodyHeaders(&req, r)
 	}
 	if err == nil {
-		req.Value, req.Checksum, err = x.readBody(r, a.cfg.MaxValueBytes, x.started.Add(p.timeout))
+		var lent *[]byte
+		req.Value, req.Checksum, err = x.readBody(r, a.cfg.MaxValueBytes, x.started.Add(p.timeout), func(size int) []byte {
+			lent = a.bodies.Get(size)
+			return *lent
+		})
+		if lent != nil {
+			req.Release = func() { a.bodies.Put(lent) }
+		}
 	}
 	if err != nil {
 		x.fail(r, err)
@@ -117,9 +124,7 @@ func checkEncoding(r *http.Request) error {
 
 // write does the write and answers.
 func (a *API) write(x *exchange, r *http.Request, req coordinator.PutRequest, p writeParams) {
-	ctx, cancel := x.deadline(r, p.timeout)
-	res, err := a.cfg.Store.Put(ctx, req)
-	cancel()
+	res, err := a.cfg.Store.Put(x.until(r, p.timeout), req)
 	if err != nil {
 		x.fail(r, err)
 		return
@@ -151,9 +156,10 @@ func appendPutAnswer(dst []byte, token string, res coordinator.PutResult) []byte
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// readBody reads the whole body, of up to limit bytes, before deadline, and its CRC32C on the way. The slice belongs to
-// the caller.
-func (x *exchange) readBody(r *http.Request, limit int, deadline time.Time) (body []byte, sum uint32, err error) {
+// readBody reads the whole body, of up to limit bytes, before deadline, and its CRC32C on the way. A body of known length is
+// read into a slice of that length from room, if that is not nil, which may hold anything before. Any other slice belongs to the
+// caller.
+func (x *exchange) readBody(r *http.Request, limit int, deadline time.Time, room func(size int) []byte) (body []byte, sum uint32, err error) {
 	if r.Body == nil || r.ContentLength == 0 {
 		x.bodyUsed = true
 		return []byte{}, 0, nil
@@ -163,7 +169,10 @@ func (x *exchange) readBody(r *http.Request, limit int, deadline time.Time) (bod
 		return nil, 0, fmt.Errorf("set read deadline: %w", err)
 	}
 	if r.ContentLength > 0 {
-		body, sum, err = readExactly(r.Body, make([]byte, r.ContentLength))
+		if room == nil {
+			room = func(size int) []byte { return make([]byte, size) }
+		}
+		body, sum, err = readExactly(r.Body, room(int(r.ContentLength)))
 	} else {
 		body, sum, err = readUpTo(r.Body, limit)
 	}

@@ -2,6 +2,7 @@
 package edgetest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -78,6 +79,11 @@ func (s *Store) gate(ctx context.Context) error {
 	s.mu.Unlock()
 	if wait != nil {
 		entered <- struct{}{}
+		if at, ok := ctx.Deadline(); ok { // which ends the call, whatever becomes of ctx then
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, at)
+			defer cancel()
+		}
 		select {
 		case <-wait:
 		case <-ctx.Done():
@@ -124,6 +130,14 @@ func (s *Store) Get(ctx context.Context, r coordinator.GetRequest) (coordinator.
 func (s *Store) Put(ctx context.Context, r coordinator.PutRequest) (coordinator.PutResult, error) {
 	if err := s.gate(ctx); err != nil {
 		return coordinator.PutResult{}, err
+	}
+	if r.Release != nil { // whoever gets it next finds something else there
+		lent, back := r.Value, r.Release
+		r.Value = bytes.Clone(lent)
+		for i := range lent {
+			lent[i] = 0xdd
+		}
+		back()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
