@@ -60,6 +60,10 @@ type Config struct {
 	ScrubInterval time.Duration
 	ScrubRate     int64
 
+	// TransferRate bounds what this node pulls from others for layout changes, and what it hands over after them, in bytes a
+	// second; 0 for no bound, else at least 64 KiB. A tenth of it is used while clients' requests queue up. Default 32 MiB.
+	TransferRate int64
+
 	// HintBytesMax and HintAgeMax bound the writes that this node takes in for others that are away: the bytes of all, and
 	// how long it has kept some for one node. Beyond them it refuses more; it drops none. 0 for no bound. Default 4 GiB
 	// and 24 h.
@@ -113,7 +117,7 @@ func Default() Config {
 		Label:    "dotring",
 		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
 		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
-		ScrubInterval: 7 * 24 * time.Hour, ScrubRate: 8 << 20,
+		ScrubInterval: 7 * 24 * time.Hour, ScrubRate: 8 << 20, TransferRate: 32 << 20,
 		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour, TombstoneGrace: 24 * time.Hour,
 		AntiEntropyInterval: time.Minute, DeadAfter: 10 * time.Minute, GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
 		Workers: 32, QueueMax: 16384, DrainWait: 10 * time.Second,
@@ -142,6 +146,7 @@ func (c Config) Validate() error {
 	f.add(c.CompactionRate == 0 || c.CompactionRate >= 1<<20, "compaction-rate: %d is neither 0 nor at least 1 MiB a second", c.CompactionRate)
 	f.add(c.ScrubInterval >= time.Second && c.ScrubInterval <= 10*365*24*time.Hour, "scrub-interval: %v is not between 1s and 87600h", c.ScrubInterval)
 	f.add(c.ScrubRate == 0 || c.ScrubRate >= 1<<10, "scrub-rate: %d is neither 0 nor at least 1 KiB a second", c.ScrubRate)
+	f.add(c.TransferRate == 0 || c.TransferRate >= 64<<10, "transfer-rate: %d is neither 0 nor at least 64 KiB a second", c.TransferRate)
 	f.add(c.Engine == EngineLevelDB || c.Engine == EnginePebble || c.Engine == EngineMemory,
 		"engine: %q is none of %q, %q, %q", c.Engine, EngineLevelDB, EnginePebble, EngineMemory)
 	f.add(c.AntiEntropyInterval >= 100*time.Millisecond && c.AntiEntropyInterval <= time.Hour,

@@ -71,7 +71,7 @@ func (s *service) Deliver(ctx context.Context, req *storagev1.DeliverRequest) (*
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 	}
-	pause := hints.PauseFor(max(n.store.Pressure(), n.stream.Pressure()))
+	pause := hints.PauseFor(n.pressure())
 	resp.Heartbeat = n.pulse.Number(time.Now())
 	resp.PauseMs = uint32(math.Ceil(float64(pause) / float64(time.Millisecond)))
 	return resp, nil

@@ -114,6 +114,7 @@ type Node struct {
 	admin         *http.Server
 	health        *health.Server
 	pulls         chan struct{} // tokens of pulls being served
+	fewPulls      chan struct{} // of those that ask for few records
 	deliveries    chan struct{} // and of deliveries
 	lists         chan struct{} // and of listings
 	snapshots     chan struct{} // and of snapshots
@@ -134,7 +135,8 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if deps.Registry == nil {
 		return nil, errors.New("configuration: a metrics registry is needed")
 	}
-	n := &Node{cfg: cfg, reg: deps.Registry, network: deps.Network, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed), deliveries: make(chan struct{}, deliveriesServed), lists: make(chan struct{}, listsServed), snapshots: make(chan struct{}, snapshotsServed)}
+	n := &Node{cfg: cfg, reg: deps.Registry, network: deps.Network, started: time.Now(), watch: newBroadcast(), pulls: make(chan struct{}, pullsServed),
+		fewPulls: make(chan struct{}, pullsServed), deliveries: make(chan struct{}, deliveriesServed), lists: make(chan struct{}, listsServed), snapshots: make(chan struct{}, snapshotsServed)}
 	n.log = deps.Logger.With().Str("node", cfg.Name).Logger()
 	if err := n.open(deps); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -183,8 +185,8 @@ func (n *Node) open(deps Deps) (err error) {
 	n.peers = newPeers(n.id, n.gossip, n.clientCredentials(), n.dialOptions()...)
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, DeadAfter: n.cfg.DeadAfter, Standby: n.cfg.Standby,
-		Reached: n.reach.get,
-		State:   n.state, Doubts: n.store, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
+		Reached: n.reach.get, TransferRate: n.cfg.TransferRate, Pressure: n.pressure,
+		State: n.state, Doubts: n.store, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
 		Publish: n.publish, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
@@ -228,7 +230,7 @@ func (n *Node) openScrub() (err error) {
 	}
 	n.scrub, err = scrub.New(scrub.Config{
 		Store: n.store, Rate: n.cfg.ScrubRate, Interval: n.cfg.ScrubInterval,
-		Pressure: func() float64 { return max(n.store.Pressure(), n.stream.Pressure()) },
+		Pressure: n.pressure,
 		Now:      time.Now, Logger: n.log, Registerer: n.reg,
 	})
 	return err
@@ -288,6 +290,9 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 	}
 	return n.dir.MarkHeldData()
 }
+
+// pressure is how full the queues of clients' requests are, 0 to 1.
+func (n *Node) pressure() float64 { return max(n.store.Pressure(), n.stream.Pressure()) }
 
 // inDoubt says that what is on this node's disk proves nothing at all.
 func (n *Node) inDoubt() bool { return n.store.Doubts().Whole }

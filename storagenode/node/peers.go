@@ -70,15 +70,53 @@ func (p *peers) Join(ctx context.Context, to layout.Peer, cluster ring.ClusterID
 
 // Pull implements layout.Peers.
 func (p *peers) Pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(layout.Chunk) error) error {
-	return p.pull(ctx, from, id, r, after, false, fn)
+	return p.pull(ctx, from, pullRequest(id, r, after), records(fn))
 }
 
 // PullDoubted implements layout.Peers.
 func (p *peers) PullDoubted(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(layout.Chunk) error) error {
-	return p.pull(ctx, from, id, r, after, true, fn)
+	req := pullRequest(id, r, after)
+	req.Doubted = true
+	return p.pull(ctx, from, req, records(fn))
 }
 
-func (p *peers) pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after []byte, doubted bool, fn func(layout.Chunk) error) error {
+// PullMissing implements layout.Peers.
+func (p *peers) PullMissing(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after, until, have []byte, fn func(layout.Chunk) error) error {
+	req := pullRequest(id, r, after)
+	req.Until, req.Have = until, have
+	return p.pull(ctx, from, req, records(fn))
+}
+
+// PullSums implements layout.Peers.
+func (p *peers) PullSums(ctx context.Context, from layout.Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(layout.Group) error) error {
+	req := pullRequest(id, r, after)
+	req.Sums = true
+	return p.pull(ctx, from, req, func(m *storagev1.PullResponse) error {
+		for _, g := range m.GetGroups() {
+			if err := fn(layout.Group{Last: g.GetLast(), Sum: g.GetSum()}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func pullRequest(id ring.LayoutID, r ring.Range, after []byte) *storagev1.PullRequest {
+	return &storagev1.PullRequest{Layout: layoutName(id), FromSlot: uint32(r.From), ToSlot: uint32(r.To), After: after}
+}
+
+func records(fn func(layout.Chunk) error) func(*storagev1.PullResponse) error {
+	return func(m *storagev1.PullResponse) error {
+		var chunk layout.Chunk
+		for _, rec := range m.GetRecords() {
+			chunk.Keys = append(chunk.Keys, rec.GetKey())
+			chunk.Records = append(chunk.Records, rec.GetRecord())
+		}
+		return fn(chunk)
+	}
+}
+
+func (p *peers) pull(ctx context.Context, from layout.Peer, req *storagev1.PullRequest, fn func(*storagev1.PullResponse) error) error {
 	c, done, err := p.At(from.Addr)
 	if err != nil {
 		return err
@@ -86,10 +124,8 @@ func (p *peers) pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r 
 	defer done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	st, err := c.Pull(ctx, &storagev1.PullRequest{
-		Layout:   &storagev1.LayoutName{Epoch: id.Epoch, Hash: id.Hash[:]},
-		FromSlot: uint32(r.From), ToSlot: uint32(r.To), After: after, Peer: p.self[:], Doubted: doubted,
-	})
+	req.Peer = p.self[:]
+	st, err := c.Pull(ctx, req)
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
 	}
@@ -104,12 +140,7 @@ func (p *peers) pull(ctx context.Context, from layout.Peer, id ring.LayoutID, r 
 		if err != nil {
 			return fmt.Errorf("pull: %w", err)
 		}
-		var chunk layout.Chunk
-		for _, rec := range m.GetRecords() {
-			chunk.Keys = append(chunk.Keys, rec.GetKey())
-			chunk.Records = append(chunk.Records, rec.GetRecord())
-		}
-		if err := fn(chunk); err != nil {
+		if err := fn(m); err != nil {
 			return err
 		}
 	}

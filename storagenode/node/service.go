@@ -15,14 +15,18 @@ import (
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/ringsvc/membership"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/internal/layout"
 	"github.com/dotring/dotring/storagenode/kv"
+	"github.com/dotring/dotring/storagenode/merkle"
 )
 
 const (
 	// chunkBytes is about how much a pull sends in one message; a larger record travels alone.
 	chunkBytes = 256 << 10
+	// groupKeys and groupBytes bound what one sum of a pull stands for.
+	groupKeys, groupBytes = 256, 1 << 20
 	// pullsServed bounds the pulls that are served at once; further ones are refused and come again.
 	pullsServed = 16
 	// watchPause is the least time between two messages to one watcher.
@@ -140,18 +144,24 @@ func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer
 	if n.inDoubt() && !req.GetDoubted() {
 		return status.Error(codes.DataLoss, "this node's disk lost data and is being refilled")
 	}
-	select {
-	case n.pulls <- struct{}{}:
-		defer func() { <-n.pulls }()
-	default:
-		return status.Error(codes.ResourceExhausted, "too many pulls")
+	if len(req.GetHave())%merkle.SumLen != 0 {
+		return status.Error(codes.InvalidArgument, "what the caller has is hashes of 16 bytes")
 	}
+	leave, err := n.enterPull(st.Context(), len(req.GetUntil()) > 0)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	after := req.GetAfter()
 	if len(after) == 0 {
 		after = nil
 	}
+	have := make(map[string]bool)
+	for leaf := range slices.Chunk(req.GetHave(), merkle.SumLen) {
+		have[string(leaf)] = true
+	}
 	for {
-		page, err := n.page(r, after, req.GetDoubted())
+		page, last, err := n.page(r, after, req, have)
 		if errors.Is(err, kv.ErrDoubted) {
 			return status.Error(codes.DataLoss, err.Error())
 		}
@@ -159,33 +169,82 @@ func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer
 			n.log.Warn().Err(err).Str("peer", hexID(req.GetPeer())).Stringer("range", r).Msg("range not read for a pull")
 			return status.Errorf(codes.Internal, "read range: %v", err)
 		}
-		if len(page) == 0 {
+		if last == nil {
 			return nil
 		}
-		if err := st.Send(&storagev1.PullResponse{Records: page}); err != nil {
-			return err
+		if len(page.GetRecords())+len(page.GetGroups()) > 0 {
+			if err := st.Send(page); err != nil {
+				return err
+			}
 		}
-		after = page[len(page)-1].GetKey()
+		after = last
 	}
 }
 
-// page reads the next chunk of a range. Each page is a scan of its own, so that a slow receiver pins nothing.
-func (n *Node) page(r ring.Range, after []byte, doubted bool) ([]*storagev1.PulledRecord, error) {
-	var page []*storagev1.PulledRecord
-	size := 0
+// enterPull takes a turn. A pull of few records, which its caller asks for while another one waits for him, has a turn of its
+// own kind, for which it waits.
+func (n *Node) enterPull(ctx context.Context, few bool) (leave func(), err error) {
+	if few {
+		select {
+		case n.fewPulls <- struct{}{}:
+			return func() { <-n.fewPulls }, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	select {
+	case n.pulls <- struct{}{}:
+		return func() { <-n.pulls }, nil
+	default:
+		return nil, status.Error(codes.ResourceExhausted, "too many pulls")
+	}
+}
+
+// page reads the next chunk of a pull up to the key last, which is nil at the end. Each page is a scan of its own, so that
+// a slow receiver pins nothing.
+func (n *Node) page(r ring.Range, after []byte, req *storagev1.PullRequest, have map[string]bool) (page *storagev1.PullResponse, last []byte, err error) {
+	page = &storagev1.PullResponse{}
+	size, keys := 0, 0
+	var sum merkle.Sum
 	scan := n.store.Scan
-	if doubted {
+	if req.GetDoubted() {
 		scan = n.store.ScanDoubted
 	}
-	err := scan(r, after, func(key, rec []byte) (bool, error) {
-		if size > 0 && size+len(key)+len(rec) > chunkBytes {
+	err = scan(r, after, func(key, rec []byte) (bool, error) {
+		if len(req.GetUntil()) > 0 && layout.IsBehind(key, req.GetUntil()) {
 			return false, nil
 		}
+		most := chunkBytes
+		if req.GetSums() {
+			most = groupBytes
+		}
+		if keys > 0 && (size+len(key)+len(rec) > most || keys >= groupKeys && req.GetSums()) {
+			return false, nil
+		}
+		keys++
 		size += len(key) + len(rec)
-		page = append(page, &storagev1.PulledRecord{Key: bytes.Clone(key), Record: bytes.Clone(rec)})
+		if req.GetSums() || len(have) > 0 {
+			d, err := record.DigestOf(rec)
+			if err != nil {
+				return false, err
+			}
+			leaf := merkle.Leaf(key, d)
+			sum = sum.Plus(leaf)
+			if have[string(leaf.Append(nil))] {
+				last = append(last[:0], key...)
+				return true, nil
+			}
+		}
+		last = append(last[:0], key...)
+		if !req.GetSums() {
+			page.Records = append(page.Records, &storagev1.PulledRecord{Key: bytes.Clone(key), Record: bytes.Clone(rec)})
+		}
 		return true, nil
 	})
-	return page, err
+	if req.GetSums() && last != nil {
+		page.Groups = []*storagev1.PulledGroup{{Last: last, Sum: sum.Append(nil)}}
+	}
+	return page, last, err
 }
 
 // Compare answers with sums over parts of ranges, for anti-entropy.

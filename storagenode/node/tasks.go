@@ -40,6 +40,10 @@ func (s *service) GetTasks(ctx context.Context, req *storagev1.GetTasksRequest) 
 		}
 		resp.Compares = append(resp.Compares, task)
 	}
+	if t, ok := n.driver.Transfer(); ok {
+		resp.Transfer = &storagev1.TransferTask{Layout: layoutName(t.Layout), SlotsDone: t.SlotsDone, SlotsTotal: t.SlotsTotal,
+			BytesDone: t.BytesDone, BytesTotal: t.BytesTotal, SecondsLeft: t.Left.Seconds(), StalledSeconds: t.Stalled.Seconds()}
+	}
 	return resp, nil
 }
 

@@ -57,8 +57,25 @@ func progressText(t *clusterv1.Task) string {
 		return fmt.Sprintf("%d left", t.Total)
 	case t.Kind == "compare" && t.State == "running":
 		return fmt.Sprintf("%d/%d", t.Done, t.Total)
+	case t.Kind == "transfer" || t.Kind == "leftovers":
+		return shareText(t)
 	}
 	return "-"
+}
+
+// shareText says how much of a transfer is done, of how many bytes, and how long the rest may take.
+func shareText(t *clusterv1.Task) string {
+	if t.Total == 0 {
+		return "-"
+	}
+	text := fmt.Sprintf("%.0f %%", 100*float64(t.Done)/float64(t.Total))
+	if t.BytesTotal > 0 {
+		text += " of " + byteSize(t.BytesTotal)
+	}
+	if left := time.Duration(t.SecondsLeft * float64(time.Second)); left > 0 {
+		text += fmt.Sprintf(", %s left", left.Round(time.Second))
+	}
+	return text
 }
 
 func ageText(t *clusterv1.Task) string {

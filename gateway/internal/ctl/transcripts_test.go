@@ -57,7 +57,9 @@ func tasks() *clusterv1.ListTasksResponse {
 		{Node: "node1", Kind: "compare", Peer: "node2", State: "running", Done: 64, Total: 196, AgeSeconds: 61.44},
 		{Node: "node1", Kind: "compare", Peer: hostile, State: "waiting", Total: 196},
 		{Node: "node1", Kind: "hints", Peer: "node3", State: "running", Total: 1204, AgeSeconds: 12},
-		{Node: "node3", Kind: "unknown", State: "waiting", Detail: "no connection to the node"}}}
+		{Node: "node2", Kind: "leftovers", State: "waiting", Done: 1 << 18, Total: 1 << 19, Detail: "node3 is away"},
+		{Node: "node3", Kind: "unknown", State: "waiting", Detail: "no connection to the node"},
+		{Node: "node4", Kind: "transfer", State: "running", Done: 1 << 19, Total: 1 << 21, BytesDone: 3 << 29, BytesTotal: 3 << 31, SecondsLeft: 754.3}}}
 }
 
 func hotKeys() *clusterv1.ListHotKeysResponse {

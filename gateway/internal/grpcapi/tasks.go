@@ -23,6 +23,9 @@ const (
 	repairPollCounting = time.Second
 )
 
+// stalledFrom is how long nothing may come of a transfer before it is called waiting.
+const stalledFrom = 10 * time.Second
+
 // told is what one node told of its tasks, or why it told nothing.
 type told struct {
 	id   ring.NodeID
@@ -99,6 +102,22 @@ func tasksOf(state *nodeclient.State, t told) (out []*clusterv1.Task) {
 	if t.resp.GetRefilling() {
 		out = append(out, &clusterv1.Task{Node: node, Kind: "refill", State: "running",
 			Detail: "its disk lost data, which it fetches from the other owners"})
+	}
+	if x := t.resp.GetTransfer(); x != nil {
+		task := &clusterv1.Task{Node: node, Kind: "transfer", State: "running", Done: x.GetSlotsDone(), Total: x.GetSlotsTotal(),
+			BytesDone: x.GetBytesDone(), BytesTotal: x.GetBytesTotal(), SecondsLeft: x.GetSecondsLeft()}
+		if stalled := time.Duration(x.GetStalledSeconds() * float64(time.Second)); stalled > stalledFrom {
+			task.State, task.Detail = "waiting", fmt.Sprintf("nothing has come for %s", stalled.Round(time.Second))
+		}
+		out = append(out, task)
+	}
+	if x := t.resp.GetLeftovers(); x != nil {
+		task := &clusterv1.Task{Node: node, Kind: "leftovers", State: "running", Done: x.GetSlotsDone(), Total: x.GetSlotsTotal(),
+			Detail: fmt.Sprintf("%d records are confirmed by their owners and removed", x.GetRemoved())}
+		if x.GetWaits() != "" {
+			task.State, task.Detail = "waiting", x.GetWaits()
+		}
+		out = append(out, task)
 	}
 	age := func(at uint64) float64 {
 		if at == 0 || at > t.resp.GetNowNs() {

@@ -257,14 +257,15 @@ func (s *Service) turn(ctx context.Context, now time.Time) time.Duration {
 	return 0
 }
 
-// agreed returns the newest layout that all its members are known to have acknowledged, nil where the node has none.
+// agreed returns the newest layout that all its members are known to have acknowledged, nil where the node has none. What
+// the node still pulls for it is not compared: that has a rate, sources and a place to go on from of its own.
 func (s *Service) agreed() *ring.Layout {
 	k := s.cfg.State.Known()
 	if k == nil {
 		return nil
 	}
 	if !k.IsSettled() {
-		if v := s.cfg.State.View(); v.AllAcked(v.Newest()) {
+		if v := s.cfg.State.View(); k.Synced == v.Newest().ID() && v.AllAcked(v.Newest()) {
 			return v.Newest()
 		}
 	}

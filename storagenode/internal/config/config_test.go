@@ -89,11 +89,10 @@ func TestFaults(t *testing.T) {
 		env          map[string]string
 		file         string
 	}{
-		"nothing":           {args: []string{}, faults: []string{"name:", "data-dir:"}},
-		"unknown flag":      {args: []string{"--fool"}, faults: []string{"unknown flag --fool"}},
-		"unbuilt mechanism": {args: []string{"--transfer-rate", "1MiB"}, faults: []string{"unknown flag --transfer-rate"}},
-		"half of TLS":       {args: append(slices.Clone(required), "--tls-cert", "x"), faults: []string{"--tls-ca belong together"}},
-		"stray argument":    {args: []string{"extra"}, faults: []string{"unexpected argument extra"}},
+		"nothing":        {args: []string{}, faults: []string{"name:", "data-dir:"}},
+		"unknown flag":   {args: []string{"--fool"}, faults: []string{"unknown flag --fool"}},
+		"half of TLS":    {args: append(slices.Clone(required), "--tls-cert", "x"), faults: []string{"--tls-ca belong together"}},
+		"stray argument": {args: []string{"extra"}, faults: []string{"unexpected argument extra"}},
 		"many": {
 			args: append(slices.Clone(required), "--replicas", "many", "--weight=-1", "--engine", "paper", "--join-wait", "soon", "--join", "nowhere"),
 			env:  map[string]string{"DOTRING_SYNC": "perhaps", "DOTRING_LOG_LEVEL": "loud"},
@@ -102,8 +101,8 @@ func TestFaults(t *testing.T) {
 				`sync: "perhaps" (from DOTRING_SYNC)`, `log-level: "loud"`, "gossip-interval: 1ms", `memory-limit: "lots"`},
 		},
 		"numbers": {
-			args:   append(slices.Clone(required), "--replicas", "17", "--weight", "17", "--compaction-rate", "1000", "--scrub-rate", "1000", "--scrub-interval", "1ms", "--insecure=perhaps"),
-			faults: []string{"replicas: 17", "weight: 17", "compaction-rate: 1000", "scrub-rate: 1000", "scrub-interval: 1ms", "insecure:"},
+			args:   append(slices.Clone(required), "--replicas", "17", "--weight", "17", "--compaction-rate", "1000", "--scrub-rate", "1000", "--transfer-rate", "1000", "--scrub-interval", "1ms", "--insecure=perhaps"),
+			faults: []string{"replicas: 17", "weight: 17", "compaction-rate: 1000", "scrub-rate: 1000", "transfer-rate: 1000", "scrub-interval: 1ms", "insecure:"},
 		},
 		"min-write above replicas": {args: append(slices.Clone(required), "--replicas", "2", "--min-write", "3"), faults: []string{"min-write: 3"}},
 		"min-write zero":           {args: append(slices.Clone(required), "--min-write", "0"), faults: []string{"min-write: 0"}},
@@ -148,7 +147,7 @@ func TestEveryFlagIsUsed(t *testing.T) {
 		"name": "other", "cluster": "other", "data-dir": "/other", "grpc-addr": "127.0.0.1:1", "advertise-grpc-addr": "127.0.0.1:2",
 		"gossip-addr": "127.0.0.1:3", "advertise-gossip-addr": "127.0.0.1:4", "admin-addr": "127.0.0.1:5", "advertise-admin-addr": "127.0.0.1:6",
 		"join": "127.0.0.1:7", "join-wait": "7s", "zone": "z", "weight": "2", "engine": "memory", "sync": "interval", "compaction-rate": "8MiB",
-		"scrub-interval": "1h", "scrub-rate": "1MiB",
+		"scrub-interval": "1h", "scrub-rate": "1MiB", "transfer-rate": "1MiB",
 		"gossip-interval": "2s", "gossip-key-file": "k", "replicas": "5", "min-write": "3", "insecure": "true", "log-level": "warn",
 		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "tombstone-grace": "1h", "anti-entropy-interval": "2s", "dead-after": "1h", "standby": "true",
 		"tls-cert": "other", "tls-key": "other", "tls-ca": "other",

@@ -80,6 +80,10 @@ func (d *Driver) refill(ctx context.Context) bool {
 	if !now.Any() {
 		return true
 	}
+	if err := d.forgetPulls(ctx); err != nil {
+		d.log.Warn().Err(err).Msg("what was pulled for a layout change is not forgotten yet: nothing is refilled before it is")
+		return false
+	}
 	// Without a layout, what the node belonged to may be among what was lost; it is taken in again first.
 	if k == nil || k.IsMember(d.cfg.Self.ID) && !d.cfg.State.Ready() {
 		return false
@@ -104,7 +108,8 @@ func (d *Driver) startRefill(ctx context.Context, id ring.LayoutID, parts []refi
 		Msg("the disk lost data: nothing of it is served until it was pulled from other owners")
 	d.calls.Go(func() {
 		defer cancel()
-		f := refiller{puller: puller{self: d.cfg.Self.ID, layout: id, peers: d.cfg.Peers, metrics: d.metrics, find: d.findPeer, log: d.log},
+		f := refiller{puller: puller{self: d.cfg.Self.ID, layout: id, peers: d.cfg.Peers, metrics: d.metrics, find: d.findPeer,
+			throttle: d.throttle, log: d.log},
 			store: d.cfg.Doubts}
 		start := time.Now()
 		f.all(ctx, parts)
@@ -245,6 +250,7 @@ func (f *refiller) fetch(ctx context.Context, id ring.NodeID, unit *refillPart, 
 				return errEnough
 			}
 			size += len(key) + len(c.Records[i])
+			f.throttle.wait(ctx, len(key)+len(c.Records[i]))
 			own[string(key)] = bytes.Clone(c.Records[i])
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -73,6 +74,10 @@ type Peers interface {
 	// last key.
 	// A source that is in doubt refuses with ErrSourceInDoubt.
 	Pull(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error
+	// PullSums is Pull of sums over groups of records instead of the records.
+	PullSums(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after []byte, fn func(Group) error) error
+	// PullMissing is Pull up to the key until, without the records whose hashes (see merkle.Leaf) are in have.
+	PullMissing(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after, until, have []byte, fn func(Chunk) error) error
 	// PullDoubted is Pull of what a source holds even where that is in doubt.
 	PullDoubted(ctx context.Context, from Peer, layout ring.LayoutID, r ring.Range, after []byte, fn func(Chunk) error) error
 }
@@ -87,12 +92,16 @@ type Exchanged struct {
 // Chunk is a part of a pulled range.
 type Chunk struct{ Keys, Records [][]byte }
 
-// Records takes what is pulled. See kv.Store.Apply.
+// Group stands for the records behind the group before it up to the key Last; Sum is that of their hashes, see merkle.Sum.
+type Group struct{ Last, Sum []byte }
+
+// Records takes what is pulled. See kv.Store.
 type Records interface {
 	Apply(key, rec []byte, done func(changed bool, err error)) error
+	Scan(r ring.Range, after []byte, fn func(key, rec []byte) (more bool, err error)) error
 }
 
-// Config is what a Driver needs; all fields are required but Founding's reach.
+// Config is what a Driver needs; all fields are required where nothing else is said.
 type Config struct {
 	Self ring.Member // of this node as configured; Tokens empty
 	// Label names the cluster: it is part of a cluster's id, see ClusterID.
@@ -107,6 +116,10 @@ type Config struct {
 	// Standby is a node that founds nothing and asks nobody to join: it waits until it is given the place of a member.
 	Standby bool
 	Reached func() (all, tried bool)
+	// TransferRate bounds what is pulled, in bytes a second, 0 for no bound. Pressure is how full the queues of clients'
+	// requests are, 0 to 1, before which pulls give way; nil for never.
+	TransferRate int64
+	Pressure     func() float64
 
 	State   *State
 	Doubts  Doubtful
@@ -129,6 +142,9 @@ type Driver struct {
 	wake    chan struct{}
 	results chan func(context.Context)
 	calls   sync.WaitGroup
+
+	throttle *throttle
+	transfer atomic.Pointer[tracker] // of the sync under way, nil for none
 
 	mu      sync.Mutex
 	joiners map[ring.NodeID]joiner
@@ -171,15 +187,16 @@ type stuck struct {
 
 // New returns a driver that does nothing until Run.
 func New(cfg Config) (*Driver, error) {
-	m, err := newMetrics(cfg.Registerer, cfg.State)
-	if err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
-	return &Driver{
-		cfg: cfg, log: cfg.Logger, metrics: m, wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
+	d := &Driver{
+		cfg: cfg, log: cfg.Logger, throttle: newThrottle(cfg.TransferRate, cfg.Pressure), wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
 		joiners: make(map[ring.NodeID]joiner), told: make(map[ring.NodeID]uint64), busy: make(map[ring.NodeID]bool),
 		asked: make(map[ring.NodeID]time.Time), refused: make(map[string]bool), awaySince: make(map[ring.NodeID]time.Time),
-	}, nil
+	}
+	var err error
+	if d.metrics, err = newMetrics(cfg.Registerer, cfg.State, d.Transfer); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return d, nil
 }
 
 // Wake makes the driver look around soon. It never blocks.
@@ -467,9 +484,11 @@ func (d *Driver) steps(ctx context.Context) bool {
 			return true
 		}
 		step := ring.NextStep(v, d.cfg.Self.ID, d.cfg.State.Fence())
-		if d.sync != nil && (step.Kind != ring.StepSync || d.sync.layout != step.Layout.ID()) {
-			d.sync.cancel()
-			d.sync = nil
+		if step.Kind == ring.StepSync {
+			step.Pulls = coalesce(step.Pulls)
+		}
+		if d.sync != nil && (step.Kind != ring.StepSync || !d.sync.isFor(step.Layout.ID(), step.Pulls)) {
+			d.endSync()
 		}
 		var err error
 		switch step.Kind {
@@ -496,7 +515,7 @@ func (d *Driver) steps(ctx context.Context) bool {
 				return true
 			}
 			if d.sync == nil {
-				d.sync = d.startPulls(ctx, step.Layout.ID(), coalesce(step.Pulls), "sync")
+				d.sync = d.startSync(ctx, step.Layout.ID(), step.Pulls)
 			}
 			if !d.sync.ended {
 				return true

@@ -17,7 +17,7 @@ type metrics struct {
 	short         prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, s *State, transfer func() (Transfer, bool)) (*metrics, error) {
 	m := &metrics{
 		steps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dotring_node_layout_steps_total", Help: "Steps taken for layout changes, by step.",
@@ -59,10 +59,24 @@ func newMetrics(reg prometheus.Registerer, s *State) (*metrics, error) {
 			return 0
 		})
 	}
+	pulling := func(name, help string, of func(Transfer) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			t, _ := transfer()
+			return of(t)
+		})
+	}
 	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.pulls, m.pulledRecords, m.pulledBytes, m.lastResorts, m.foreign, m.refused, m.removals, m.short,
 		epoch("dotring_node_layout_settled_epoch", "Epoch of the settled layout, 0 while there is none.", func(k *Known) uint64 { return k.Settled.ID().Epoch }),
 		epoch("dotring_node_layout_newest_epoch", "Epoch of the newest layout known, 0 while there is none.", func(k *Known) uint64 { return k.Newest.ID().Epoch }),
 		epoch("dotring_node_layout_read_epoch", "Epoch of the layout that reads use, 0 while there is none.", func(k *Known) uint64 { return k.Read.ID().Epoch }),
+		pulling("dotring_node_transfer_slots_done", "Slots pulled for the layout change under way, each once for each source that it needs; 0 while there is none.",
+			func(t Transfer) float64 { return float64(t.SlotsDone) }),
+		pulling("dotring_node_transfer_slots", "Slots to pull for the layout change under way, each once for each source that it needs; 0 while there is none.",
+			func(t Transfer) float64 { return float64(t.SlotsTotal) }),
+		pulling("dotring_node_transfer_left_seconds", "Estimate of the time left for the pulls of the layout change under way; 0 while there is none.",
+			func(t Transfer) float64 { return t.Left.Seconds() }),
+		pulling("dotring_node_transfer_stalled_seconds", "How long nothing has come of what is being pulled for a layout change; 0 while nothing is pulled.",
+			func(t Transfer) float64 { return t.Stalled.Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "dotring_node_layout_acked_epoch", Help: "Epoch of the newest layout that this node has acknowledged.",
 		}, func() float64 { return float64(s.Fence().Acked.Epoch) }),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -74,6 +75,28 @@ func (f *fifo) Apply(key, rec []byte, done func(bool, error)) error {
 	f.kv[string(key)] = append([]byte(nil), rec...)
 	f.mu.Unlock()
 	done(true, nil)
+	return nil
+}
+
+func (f *fifo) Scan(r ring.Range, after []byte, fn func(key, rec []byte) (bool, error)) error {
+	f.mu.Lock()
+	var keys [][]byte
+	for key := range f.kv {
+		if r.Contains(ring.SlotOf([]byte(key))) && (after == nil || IsBehind([]byte(key), after)) {
+			keys = append(keys, []byte(key))
+		}
+	}
+	slices.SortFunc(keys, byPlace)
+	recs := make([][]byte, len(keys))
+	for i, key := range keys {
+		recs[i] = f.kv[string(key)]
+	}
+	f.mu.Unlock()
+	for i, key := range keys {
+		if more, err := fn(key, recs[i]); !more || err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

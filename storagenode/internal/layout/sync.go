@@ -1,6 +1,8 @@
 package layout
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +13,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/dotring/dotring/ringsvc/membership"
+	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/kv"
+	"github.com/dotring/dotring/storagenode/merkle"
 )
 
 const (
@@ -29,29 +33,46 @@ const (
 // pullTask brings this node what it will own, or ought to have, in one layout.
 type pullTask struct {
 	layout ring.LayoutID
+	pulls  []ring.Pull
+	track  *tracker // nil where nothing is pulled, and for a refill
 	cancel context.CancelFunc
 	ended  bool // all is durable; belongs to the driver's goroutine
 }
 
-// startPulls carries out pulls on goroutines of their own; the task's ended tells when all is durable.
-func (d *Driver) startPulls(ctx context.Context, layout ring.LayoutID, pulls []ring.Pull, what string) *pullTask {
+// isFor says whether the task carries out these pulls.
+func (t *pullTask) isFor(id ring.LayoutID, pulls []ring.Pull) bool {
+	return t.layout == id && slices.EqualFunc(t.pulls, pulls, func(a, b ring.Pull) bool {
+		return a.Range == b.Range && a.Need == b.Need && slices.Equal(a.Sources, b.Sources)
+	})
+}
+
+// startSync carries out pulls on goroutines of their own, from where an earlier life left them; the task's ended tells
+// when all is durable.
+func (d *Driver) startSync(ctx context.Context, layout ring.LayoutID, pulls []ring.Pull) *pullTask {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &pullTask{layout: layout, cancel: cancel}
-	d.log.Info().Stringer("layout", layout).Int("ranges", len(pulls)).Str("task", what).Msg("pulls begin")
+	t := &pullTask{layout: layout, pulls: pulls, cancel: cancel}
 	if len(pulls) == 0 {
+		d.log.Info().Stringer("layout", layout).Msg("nothing is to be pulled")
 		cancel()
 		t.ended = true
 		return t
 	}
+	track := newTracker(d.cfg.Self.ID, layout, pulls, d.cfg.State.store, time.Now(), d.log)
+	t.track = track
+	d.transfer.Store(track)
+	before := track.status(time.Now())
+	d.log.Info().Stringer("layout", layout).Int("ranges", len(pulls)).Uint64("slots_done", before.SlotsDone).Uint64("slots", before.SlotsTotal).
+		Msg("pulls begin")
 	d.calls.Go(func() {
 		defer cancel()
 		p := puller{self: d.cfg.Self.ID, layout: t.layout, peers: d.cfg.Peers, records: d.cfg.Records, metrics: d.metrics,
-			find: d.findPeer, log: d.log}
+			find: d.findPeer, track: track, throttle: d.throttle, log: d.log}
 		start := time.Now()
 		if err := p.all(ctx, pulls); err != nil {
 			return // only when ctx ended
 		}
-		d.log.Info().Stringer("layout", t.layout).Dur("took", time.Since(start)).Str("task", what).Msg("pulls end")
+		d.transfer.CompareAndSwap(track, nil)
+		d.log.Info().Stringer("layout", t.layout).Dur("took", time.Since(start)).Uint64("bytes", track.status(time.Now()).BytesDone).Msg("pulls end")
 		select {
 		case d.results <- func(context.Context) { t.ended = true }:
 		case <-ctx.Done():
@@ -85,13 +106,15 @@ func coalesce(pulls []ring.Pull) []ring.Pull {
 
 // puller carries out the pulls of one task.
 type puller struct {
-	self    ring.NodeID
-	layout  ring.LayoutID
-	peers   Peers
-	records Records
-	metrics *metrics
-	find    func(ring.NodeID) (Peer, bool)
-	log     zerolog.Logger
+	self     ring.NodeID
+	layout   ring.LayoutID
+	peers    Peers
+	records  Records
+	metrics  *metrics
+	find     func(ring.NodeID) (Peer, bool)
+	track    *tracker // not for a refill
+	throttle *throttle
+	log      zerolog.Logger
 }
 
 // all returns nil once every range is pulled and durable, and ctx's error otherwise.
@@ -126,11 +149,17 @@ func (p *puller) one(ctx context.Context, pull ring.Pull) {
 		need--
 	}
 	need = min(need, len(left))
-	progress := make(map[ring.NodeID][]byte)
+	left = slices.DeleteFunc(left, func(id ring.NodeID) bool {
+		_, done := p.track.cursor(pull.Range, id)
+		if done {
+			need--
+		}
+		return done
+	})
 	for need > 0 && ctx.Err() == nil {
 		done := -1
 		for i, id := range left {
-			err := p.attempt(ctx, id, pull.Range, progress)
+			err := p.attempt(ctx, id, pull.Range)
 			if ctx.Err() != nil {
 				return
 			}
@@ -138,6 +167,7 @@ func (p *puller) one(ctx context.Context, pull ring.Pull) {
 				done = i
 				break
 			}
+			p.track.failed(err)
 			p.metrics.pulls.WithLabelValues("failed").Inc()
 			p.log.Warn().Err(err).Stringer("peer", id).Stringer("range", pull.Range).Msg("range not pulled, trying another source")
 		}
@@ -151,29 +181,117 @@ func (p *puller) one(ctx context.Context, pull ring.Pull) {
 	}
 }
 
-// attempt pulls a range from one source, from where the last attempt ended.
-func (p *puller) attempt(ctx context.Context, id ring.NodeID, r ring.Range, progress map[ring.NodeID][]byte) error {
+// attempt pulls a range from one source, from where the last attempt ended. Where something of it is here already (from
+// another source, from clients, from an attempt whose cursor was lost) only what differs travels.
+func (p *puller) attempt(ctx context.Context, id ring.NodeID, r ring.Range) error {
 	peer, ok := p.find(id)
 	if !ok {
 		return errors.New("source is away")
 	}
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
-	return p.peers.Pull(ctx, peer, p.layout, r, progress[id], func(c Chunk) error {
-		if len(c.Keys) == 0 || len(c.Keys) != len(c.Records) {
-			return fmt.Errorf("malformed chunk of %d keys and %d records", len(c.Keys), len(c.Records))
+	after, done := p.track.cursor(r, id)
+	if done {
+		return nil
+	}
+	held, err := p.holdsAny(r, after)
+	if err != nil {
+		return fmt.Errorf("read what is here: %w", err)
+	}
+	if held {
+		err = p.compared(ctx, peer, r, after)
+	} else {
+		err = p.peers.Pull(ctx, peer, p.layout, r, after, func(c Chunk) error {
+			size, err := p.take(ctx, r, c)
+			if err == nil {
+				p.track.advance(r, id, c.Keys[len(c.Keys)-1], size)
+			}
+			return err
+		})
+	}
+	if err == nil {
+		p.track.finish(r, id)
+	}
+	return err
+}
+
+// holdsAny says whether there is a record of the range behind the key after.
+func (p *puller) holdsAny(r ring.Range, after []byte) (any bool, err error) {
+	err = p.records.Scan(r, after, func(_, _ []byte) (bool, error) {
+		any = true
+		return false, nil
+	})
+	return any, err
+}
+
+// groupOverhead is about what a group costs on the wire beside its key.
+const groupOverhead = merkle.SumLen + 8
+
+// compared asks for sums over groups of records, and for the records of those that differ.
+func (p *puller) compared(ctx context.Context, peer Peer, r ring.Range, after []byte) error {
+	return p.peers.PullSums(ctx, peer, p.layout, r, after, func(g Group) error {
+		if !r.Contains(ring.SlotOf(g.Last)) || after != nil && !IsBehind(g.Last, after) {
+			return errors.New("a group outside of the range")
 		}
-		for _, key := range c.Keys {
-			if !r.Contains(ring.SlotOf(key)) {
-				return errors.New("a key outside of the range")
+		p.throttle.wait(ctx, len(g.Last)+groupOverhead)
+		have, sum, err := p.leaves(r, after, g.Last)
+		if err != nil {
+			return fmt.Errorf("read what is here: %w", err)
+		}
+		taken := 0
+		if !bytes.Equal(sum.Append(nil), g.Sum) {
+			err = p.peers.PullMissing(ctx, peer, p.layout, r, after, g.Last, have, func(c Chunk) error {
+				size, err := p.take(ctx, r, c)
+				taken += size
+				return err
+			})
+			if err != nil {
+				return err
 			}
 		}
-		if err := p.store(ctx, c); err != nil {
-			return err
-		}
-		progress[id] = slices.Clone(c.Keys[len(c.Keys)-1])
+		after = bytes.Clone(g.Last)
+		p.track.advance(r, peer.ID, after, taken)
 		return nil
 	})
+}
+
+// IsBehind says whether a comes after b in the order of a scan.
+func IsBehind(a, b []byte) bool {
+	return cmp.Or(cmp.Compare(ring.Hash(a), ring.Hash(b)), bytes.Compare(a, b)) > 0
+}
+
+// leaves returns the hashes of the records here behind after, up to the key until, one after another, and their sum.
+func (p *puller) leaves(r ring.Range, after, until []byte) (have []byte, sum merkle.Sum, err error) {
+	err = p.records.Scan(r, after, func(key, rec []byte) (bool, error) {
+		if IsBehind(key, until) {
+			return false, nil
+		}
+		d, err := record.DigestOf(rec)
+		if err != nil {
+			return false, err
+		}
+		leaf := merkle.Leaf(key, d)
+		have, sum = leaf.Append(have), sum.Plus(leaf)
+		return true, nil
+	})
+	return have, sum, err
+}
+
+// take checks a chunk of the range and makes it durable. It returns the bytes of its records.
+func (p *puller) take(ctx context.Context, r ring.Range, c Chunk) (size int, err error) {
+	if len(c.Keys) == 0 || len(c.Keys) != len(c.Records) {
+		return 0, fmt.Errorf("malformed chunk of %d keys and %d records", len(c.Keys), len(c.Records))
+	}
+	for i, key := range c.Keys {
+		if !r.Contains(ring.SlotOf(key)) {
+			return 0, errors.New("a key outside of the range")
+		}
+		size += len(key) + len(c.Records[i])
+	}
+	if p.throttle.wait(ctx, size); ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	return size, p.store(ctx, c)
 }
 
 // store returns when a chunk is durable.

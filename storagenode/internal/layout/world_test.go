@@ -197,6 +197,29 @@ func (f *fakeNode) PullDoubted(_ context.Context, from Peer, id ring.LayoutID, r
 	return f.pull(from, id, r, after, true, fn)
 }
 
+// PullSums stands for what a source holds by sums that never match.
+func (f *fakeNode) PullSums(_ context.Context, from Peer, id ring.LayoutID, r ring.Range, after []byte, fn func(Group) error) error {
+	return f.pull(from, id, r, after, false, func(c Chunk) error {
+		slices.SortFunc(c.Keys, byPlace)
+		return fn(Group{Last: c.Keys[len(c.Keys)-1], Sum: noSum})
+	})
+}
+
+func (f *fakeNode) PullMissing(_ context.Context, from Peer, id ring.LayoutID, r ring.Range, after, _, _ []byte, fn func(Chunk) error) error {
+	return f.pull(from, id, r, after, false, fn)
+}
+
+// byPlace orders keys as scans do.
+func byPlace(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return 0
+	}
+	if IsBehind(a, b) {
+		return 1
+	}
+	return -1
+}
+
 func (f *fakeNode) pull(from Peer, id ring.LayoutID, r ring.Range, after []byte, doubted bool, fn func(Chunk) error) error {
 	n, err := f.peer(from.ID)
 	if err != nil {
@@ -245,3 +268,6 @@ func settledOn(nodes ...*fakeNode) *ring.Layout {
 	}
 	return l
 }
+
+// noSum is the sum of no records that a test has.
+var noSum = bytes.Repeat([]byte{0xff}, 16)

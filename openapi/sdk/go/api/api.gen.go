@@ -193,11 +193,13 @@ func (e Switch) Valid() bool {
 
 // Defines values for TaskKind.
 const (
-	TaskKindCompare TaskKind = "compare"
-	TaskKindHints   TaskKind = "hints"
-	TaskKindLayout  TaskKind = "layout"
-	TaskKindRefill  TaskKind = "refill"
-	TaskKindUnknown TaskKind = "unknown"
+	TaskKindCompare   TaskKind = "compare"
+	TaskKindHints     TaskKind = "hints"
+	TaskKindLayout    TaskKind = "layout"
+	TaskKindLeftovers TaskKind = "leftovers"
+	TaskKindRefill    TaskKind = "refill"
+	TaskKindTransfer  TaskKind = "transfer"
+	TaskKindUnknown   TaskKind = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the TaskKind enum.
@@ -209,7 +211,11 @@ func (e TaskKind) Valid() bool {
 		return true
 	case TaskKindLayout:
 		return true
+	case TaskKindLeftovers:
+		return true
 	case TaskKindRefill:
+		return true
+	case TaskKindTransfer:
 		return true
 	case TaskKindUnknown:
 		return true
@@ -999,26 +1005,35 @@ type Switch string
 type Task struct {
 	// AgeSeconds Since the last whole comparison began, or that hints have been kept; 0 where not known.
 	AgeSeconds float32 `json:"age_seconds"`
+
+	// BytesDone Bytes that a transfer has taken in.
+	BytesDone Counter `json:"bytes_done"`
+
+	// BytesTotal An estimate of how many it will be; 0 where not known.
+	BytesTotal Counter `json:"bytes_total"`
 	Detail     string  `json:"detail"`
 
 	// Done A number from 0 to 2^64-1.
 	Done Counter `json:"done"`
 
-	// Kind `unknown` is a node that does not answer.
+	// Kind `transfer` is what a node pulls for a change of the layout, `leftovers` what it hands over because it does not own it any more, `unknown` a node that does not answer.
 	Kind TaskKind `json:"kind"`
 
 	// Node The name of the node whose work it is; empty for a change of the layout.
 	Node string `json:"node"`
 
 	// Peer The name of the node that it concerns.
-	Peer  string    `json:"peer"`
-	State TaskState `json:"state"`
+	Peer string `json:"peer"`
 
-	// Total Ranges of a comparison, hints that are left.
+	// SecondsLeft An estimate of the time left; 0 where not known.
+	SecondsLeft float32   `json:"seconds_left"`
+	State       TaskState `json:"state"`
+
+	// Total Ranges of a comparison, hints that are left, slots of a transfer and of leftovers.
 	Total Counter `json:"total"`
 }
 
-// TaskKind `unknown` is a node that does not answer.
+// TaskKind `transfer` is what a node pulls for a change of the layout, `leftovers` what it hands over because it does not own it any more, `unknown` a node that does not answer.
 type TaskKind string
 
 // TaskState defines model for Task.State.

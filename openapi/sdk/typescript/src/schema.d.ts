@@ -935,20 +935,26 @@ export interface components {
             /** @description The name of the node whose work it is; empty for a change of the layout. */
             node: string;
             /**
-             * @description `unknown` is a node that does not answer.
+             * @description `transfer` is what a node pulls for a change of the layout, `leftovers` what it hands over because it does not own it any more, `unknown` a node that does not answer.
              * @enum {string}
              */
-            kind: "hints" | "compare" | "refill" | "layout" | "unknown";
+            kind: "hints" | "compare" | "refill" | "transfer" | "leftovers" | "layout" | "unknown";
             /** @description The name of the node that it concerns. */
             peer: string;
             /** @enum {string} */
             state: "running" | "waiting";
             done: components["schemas"]["Counter"];
-            /** @description Ranges of a comparison, hints that are left. */
+            /** @description Ranges of a comparison, hints that are left, slots of a transfer and of leftovers. */
             total: components["schemas"]["Counter"];
             /** @description Since the last whole comparison began, or that hints have been kept; 0 where not known. */
             age_seconds: number;
             detail: string;
+            /** @description Bytes that a transfer has taken in. */
+            bytes_done: components["schemas"]["Counter"];
+            /** @description An estimate of how many it will be; 0 where not known. */
+            bytes_total: components["schemas"]["Counter"];
+            /** @description An estimate of the time left; 0 where not known. */
+            seconds_left: number;
         };
         Tasks: {
             tasks: components["schemas"]["Task"][];

@@ -1334,18 +1334,24 @@ type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose work it is, and whom it concerns: names of nodes. A change of the layout is the cluster's, and has no node.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// "hints", "compare", "refill", "layout", or "unknown" of a node that does not answer.
+	// "hints", "compare", "refill", "transfer" (what the node pulls for a change of the layout), "leftovers" (what it hands
+	// over because it does not own it any more), "layout", or "unknown" of a node that does not answer.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	Peer string `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
 	// "running", "waiting".
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
-	// How much is done of how much: ranges of a comparison. Hints have only what is left: total.
+	// How much is done of how much: ranges of a comparison, slots of a transfer and of leftovers. Hints have only what is
+	// left: total.
 	Done  uint64 `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
 	Total uint64 `protobuf:"varint,6,opt,name=total,proto3" json:"total,omitempty"`
 	// Seconds since the last whole comparison began, or that hints have been kept; 0 where that is not known.
 	AgeSeconds float64 `protobuf:"fixed64,7,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`
 	// What it waits for, or why it is not known; for people.
-	Detail        string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	// A transfer: bytes taken in, an estimate of how many it will be, and of the seconds left; 0 where that is not known.
+	BytesDone     uint64  `protobuf:"varint,9,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal    uint64  `protobuf:"varint,10,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	SecondsLeft   float64 `protobuf:"fixed64,11,opt,name=seconds_left,json=secondsLeft,proto3" json:"seconds_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1434,6 +1440,27 @@ func (x *Task) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Task) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *Task) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *Task) GetSecondsLeft() float64 {
+	if x != nil {
+		return x.SecondsLeft
+	}
+	return 0
 }
 
 type ListTasksResponse struct {
@@ -2668,7 +2695,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"valueBytes\x12?\n" +
 	"\rlast_modified\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastModified\x12\x18\n" +
 	"\apreview\x18\b \x01(\fR\apreview\"\x12\n" +
-	"\x10ListTasksRequest\"\xbb\x01\n" +
+	"\x10ListTasksRequest\"\x9e\x02\n" +
 	"\x04Task\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -2678,7 +2705,13 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05total\x18\x06 \x01(\x04R\x05total\x12\x1f\n" +
 	"\vage_seconds\x18\a \x01(\x01R\n" +
 	"ageSeconds\x12\x16\n" +
-	"\x06detail\x18\b \x01(\tR\x06detail\"C\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\t \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\n" +
+	" \x01(\x04R\n" +
+	"bytesTotal\x12!\n" +
+	"\fseconds_left\x18\v \x01(\x01R\vsecondsLeft\"C\n" +
 	"\x11ListTasksResponse\x12.\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x18.dotring.cluster.v1.TaskR\x05tasks\"\x9e\x01\n" +
 	"\rRepairRequest\x12\x12\n" +

@@ -1464,7 +1464,14 @@ type PullRequest struct {
 	Peer  []byte `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
 	// Answer also from what is in doubt: the caller has found all owners to be so. Without it, such a source fails with
 	// DATA_LOSS.
-	Doubted       bool `protobuf:"varint,6,opt,name=doubted,proto3" json:"doubted,omitempty"`
+	Doubted bool `protobuf:"varint,6,opt,name=doubted,proto3" json:"doubted,omitempty"`
+	// Answer with sums over groups of records instead of the records.
+	Sums bool `protobuf:"varint,7,opt,name=sums,proto3" json:"sums,omitempty"`
+	// The last key to look at, in the order of the answer; empty to the end of the range.
+	Until []byte `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
+	// What the caller holds behind after and up to until: 16 bytes for each record, the hash that sums are made of. Such
+	// records are left out.
+	Have          []byte `protobuf:"bytes,9,opt,name=have,proto3" json:"have,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1541,9 +1548,31 @@ func (x *PullRequest) GetDoubted() bool {
 	return false
 }
 
+func (x *PullRequest) GetSums() bool {
+	if x != nil {
+		return x.Sums
+	}
+	return false
+}
+
+func (x *PullRequest) GetUntil() []byte {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PullRequest) GetHave() []byte {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
 type PullResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Records       []*PulledRecord        `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	Groups        []*PulledGroup         `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1585,6 +1614,67 @@ func (x *PullResponse) GetRecords() []*PulledRecord {
 	return nil
 }
 
+func (x *PullResponse) GetGroups() []*PulledGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// PulledGroup stands for the records behind the group before it, or where the pull begins, up to the key last.
+type PulledGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Last  []byte                 `protobuf:"bytes,1,opt,name=last,proto3" json:"last,omitempty"`
+	// 16 bytes: the sum over the hashes of all keys and records, as in comparisons.
+	Sum           []byte `protobuf:"bytes,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PulledGroup) Reset() {
+	*x = PulledGroup{}
+	mi := &file_storage_v1_storage_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PulledGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PulledGroup) ProtoMessage() {}
+
+func (x *PulledGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PulledGroup.ProtoReflect.Descriptor instead.
+func (*PulledGroup) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PulledGroup) GetLast() []byte {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *PulledGroup) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
 type PulledRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -1595,7 +1685,7 @@ type PulledRecord struct {
 
 func (x *PulledRecord) Reset() {
 	*x = PulledRecord{}
-	mi := &file_storage_v1_storage_proto_msgTypes[14]
+	mi := &file_storage_v1_storage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1697,7 @@ func (x *PulledRecord) String() string {
 func (*PulledRecord) ProtoMessage() {}
 
 func (x *PulledRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[14]
+	mi := &file_storage_v1_storage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1710,7 @@ func (x *PulledRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PulledRecord.ProtoReflect.Descriptor instead.
 func (*PulledRecord) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{14}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PulledRecord) GetKey() []byte {
@@ -1651,7 +1741,7 @@ type DeliverRequest struct {
 
 func (x *DeliverRequest) Reset() {
 	*x = DeliverRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_storage_v1_storage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1753,7 @@ func (x *DeliverRequest) String() string {
 func (*DeliverRequest) ProtoMessage() {}
 
 func (x *DeliverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[15]
+	mi := &file_storage_v1_storage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1766,7 @@ func (x *DeliverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverRequest.ProtoReflect.Descriptor instead.
 func (*DeliverRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{15}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeliverRequest) GetFrom() []byte {
@@ -1721,7 +1811,7 @@ type DeliverResponse struct {
 
 func (x *DeliverResponse) Reset() {
 	*x = DeliverResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[16]
+	mi := &file_storage_v1_storage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1823,7 @@ func (x *DeliverResponse) String() string {
 func (*DeliverResponse) ProtoMessage() {}
 
 func (x *DeliverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[16]
+	mi := &file_storage_v1_storage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1836,7 @@ func (x *DeliverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverResponse.ProtoReflect.Descriptor instead.
 func (*DeliverResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{16}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeliverResponse) GetStatuses() []Status {
@@ -1787,7 +1877,7 @@ type CompareRequest struct {
 
 func (x *CompareRequest) Reset() {
 	*x = CompareRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[17]
+	mi := &file_storage_v1_storage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1889,7 @@ func (x *CompareRequest) String() string {
 func (*CompareRequest) ProtoMessage() {}
 
 func (x *CompareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[17]
+	mi := &file_storage_v1_storage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1902,7 @@ func (x *CompareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
 func (*CompareRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{17}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CompareRequest) GetFrom() []byte {
@@ -1867,7 +1957,7 @@ type CompareResponse struct {
 
 func (x *CompareResponse) Reset() {
 	*x = CompareResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[18]
+	mi := &file_storage_v1_storage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1969,7 @@ func (x *CompareResponse) String() string {
 func (*CompareResponse) ProtoMessage() {}
 
 func (x *CompareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[18]
+	mi := &file_storage_v1_storage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +1982,7 @@ func (x *CompareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareResponse.ProtoReflect.Descriptor instead.
 func (*CompareResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{18}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CompareResponse) GetHashes() []byte {
@@ -1916,7 +2006,7 @@ type DigestsRequest struct {
 
 func (x *DigestsRequest) Reset() {
 	*x = DigestsRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[19]
+	mi := &file_storage_v1_storage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2018,7 @@ func (x *DigestsRequest) String() string {
 func (*DigestsRequest) ProtoMessage() {}
 
 func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[19]
+	mi := &file_storage_v1_storage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2031,7 @@ func (x *DigestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestsRequest.ProtoReflect.Descriptor instead.
 func (*DigestsRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{19}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DigestsRequest) GetFrom() []byte {
@@ -1981,7 +2071,7 @@ type DigestsResponse struct {
 
 func (x *DigestsResponse) Reset() {
 	*x = DigestsResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[20]
+	mi := &file_storage_v1_storage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2083,7 @@ func (x *DigestsResponse) String() string {
 func (*DigestsResponse) ProtoMessage() {}
 
 func (x *DigestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[20]
+	mi := &file_storage_v1_storage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2096,7 @@ func (x *DigestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestsResponse.ProtoReflect.Descriptor instead.
 func (*DigestsResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{20}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DigestsResponse) GetKeys() []*KeyDigest {
@@ -2029,7 +2119,7 @@ type KeyDigest struct {
 
 func (x *KeyDigest) Reset() {
 	*x = KeyDigest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[21]
+	mi := &file_storage_v1_storage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2131,7 @@ func (x *KeyDigest) String() string {
 func (*KeyDigest) ProtoMessage() {}
 
 func (x *KeyDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[21]
+	mi := &file_storage_v1_storage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2144,7 @@ func (x *KeyDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyDigest.ProtoReflect.Descriptor instead.
 func (*KeyDigest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{21}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KeyDigest) GetKey() []byte {
@@ -2089,7 +2179,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[22]
+	mi := &file_storage_v1_storage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2191,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[22]
+	mi := &file_storage_v1_storage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2204,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{22}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FetchRequest) GetFrom() []byte {
@@ -2141,7 +2231,7 @@ type FetchResponse struct {
 
 func (x *FetchResponse) Reset() {
 	*x = FetchResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[23]
+	mi := &file_storage_v1_storage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2243,7 @@ func (x *FetchResponse) String() string {
 func (*FetchResponse) ProtoMessage() {}
 
 func (x *FetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[23]
+	mi := &file_storage_v1_storage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,12 +2256,163 @@ func (x *FetchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
 func (*FetchResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{23}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FetchResponse) GetRecords() []*PulledRecord {
 	if x != nil {
 		return x.Records
+	}
+	return nil
+}
+
+type HoldsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// At most 1024.
+	Records       []*RecordName `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldsRequest) Reset() {
+	*x = HoldsRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldsRequest) ProtoMessage() {}
+
+func (x *HoldsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldsRequest.ProtoReflect.Descriptor instead.
+func (*HoldsRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *HoldsRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *HoldsRequest) GetRecords() []*RecordName {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+type RecordName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// 16 bytes: the digest of the record.
+	Digest        []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordName) Reset() {
+	*x = RecordName{}
+	mi := &file_storage_v1_storage_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordName) ProtoMessage() {}
+
+func (x *RecordName) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordName.ProtoReflect.Descriptor instead.
+func (*RecordName) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RecordName) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RecordName) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+type HoldsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each record, in order: it is durable here exactly as it was named.
+	Holds         []bool `protobuf:"varint,1,rep,packed,name=holds,proto3" json:"holds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldsResponse) Reset() {
+	*x = HoldsResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldsResponse) ProtoMessage() {}
+
+func (x *HoldsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldsResponse.ProtoReflect.Descriptor instead.
+func (*HoldsResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *HoldsResponse) GetHolds() []bool {
+	if x != nil {
+		return x.Holds
 	}
 	return nil
 }
@@ -2188,7 +2429,7 @@ type GetTasksRequest struct {
 
 func (x *GetTasksRequest) Reset() {
 	*x = GetTasksRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_storage_v1_storage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2441,7 @@ func (x *GetTasksRequest) String() string {
 func (*GetTasksRequest) ProtoMessage() {}
 
 func (x *GetTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[24]
+	mi := &file_storage_v1_storage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2454,7 @@ func (x *GetTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTasksRequest.ProtoReflect.Descriptor instead.
 func (*GetTasksRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{24}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetTasksRequest) GetCompare() bool {
@@ -2242,14 +2483,18 @@ type GetTasksResponse struct {
 	// The layout whose ranges are compared; none before there is one.
 	Layout *LayoutName `protobuf:"bytes,5,opt,name=layout,proto3" json:"layout,omitempty"`
 	// The node's disk lost data, and it compares nothing before that is back.
-	Refilling     bool `protobuf:"varint,6,opt,name=refilling,proto3" json:"refilling,omitempty"`
+	Refilling bool `protobuf:"varint,6,opt,name=refilling,proto3" json:"refilling,omitempty"`
+	// What the node pulls for a layout change under way; none otherwise.
+	Transfer *TransferTask `protobuf:"bytes,7,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	// What the node still holds and does not own any more; none where there is nothing.
+	Leftovers     *LeftoverTask `protobuf:"bytes,8,opt,name=leftovers,proto3" json:"leftovers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetTasksResponse) Reset() {
 	*x = GetTasksResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_storage_v1_storage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2506,7 @@ func (x *GetTasksResponse) String() string {
 func (*GetTasksResponse) ProtoMessage() {}
 
 func (x *GetTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[25]
+	mi := &file_storage_v1_storage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2519,7 @@ func (x *GetTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTasksResponse.ProtoReflect.Descriptor instead.
 func (*GetTasksResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{25}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetTasksResponse) GetLife() []byte {
@@ -2319,6 +2564,189 @@ func (x *GetTasksResponse) GetRefilling() bool {
 	return false
 }
 
+func (x *GetTasksResponse) GetTransfer() *TransferTask {
+	if x != nil {
+		return x.Transfer
+	}
+	return nil
+}
+
+func (x *GetTasksResponse) GetLeftovers() *LeftoverTask {
+	if x != nil {
+		return x.Leftovers
+	}
+	return nil
+}
+
+// TransferTask is what a node pulls for a layout change.
+type TransferTask struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Layout *LayoutName            `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`
+	// Slots that are done, of how many; each counts once for each source that it needs.
+	SlotsDone  uint64 `protobuf:"varint,2,opt,name=slots_done,json=slotsDone,proto3" json:"slots_done,omitempty"`
+	SlotsTotal uint64 `protobuf:"varint,3,opt,name=slots_total,json=slotsTotal,proto3" json:"slots_total,omitempty"`
+	// Bytes of records taken in, and an estimate of how many it will be; 0 where there is none yet.
+	BytesDone  uint64 `protobuf:"varint,4,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal uint64 `protobuf:"varint,5,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	// An estimate of the time left; 0 where there is none yet.
+	SecondsLeft float64 `protobuf:"fixed64,6,opt,name=seconds_left,json=secondsLeft,proto3" json:"seconds_left,omitempty"`
+	// How long nothing has come.
+	StalledSeconds float64 `protobuf:"fixed64,7,opt,name=stalled_seconds,json=stalledSeconds,proto3" json:"stalled_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TransferTask) Reset() {
+	*x = TransferTask{}
+	mi := &file_storage_v1_storage_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferTask) ProtoMessage() {}
+
+func (x *TransferTask) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferTask.ProtoReflect.Descriptor instead.
+func (*TransferTask) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *TransferTask) GetLayout() *LayoutName {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *TransferTask) GetSlotsDone() uint64 {
+	if x != nil {
+		return x.SlotsDone
+	}
+	return 0
+}
+
+func (x *TransferTask) GetSlotsTotal() uint64 {
+	if x != nil {
+		return x.SlotsTotal
+	}
+	return 0
+}
+
+func (x *TransferTask) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *TransferTask) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *TransferTask) GetSecondsLeft() float64 {
+	if x != nil {
+		return x.SecondsLeft
+	}
+	return 0
+}
+
+func (x *TransferTask) GetStalledSeconds() float64 {
+	if x != nil {
+		return x.StalledSeconds
+	}
+	return 0
+}
+
+// LeftoverTask is the handing over of what a node does not own any more.
+type LeftoverTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Records that all owners confirmed and that were removed, in this turn.
+	Removed uint64 `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Slots that were looked through, of how many.
+	SlotsDone  uint64 `protobuf:"varint,2,opt,name=slots_done,json=slotsDone,proto3" json:"slots_done,omitempty"`
+	SlotsTotal uint64 `protobuf:"varint,3,opt,name=slots_total,json=slotsTotal,proto3" json:"slots_total,omitempty"`
+	// What it waits for, for people; empty for nothing.
+	Waits         string `protobuf:"bytes,4,opt,name=waits,proto3" json:"waits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeftoverTask) Reset() {
+	*x = LeftoverTask{}
+	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeftoverTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeftoverTask) ProtoMessage() {}
+
+func (x *LeftoverTask) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeftoverTask.ProtoReflect.Descriptor instead.
+func (*LeftoverTask) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *LeftoverTask) GetRemoved() uint64 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+func (x *LeftoverTask) GetSlotsDone() uint64 {
+	if x != nil {
+		return x.SlotsDone
+	}
+	return 0
+}
+
+func (x *LeftoverTask) GetSlotsTotal() uint64 {
+	if x != nil {
+		return x.SlotsTotal
+	}
+	return 0
+}
+
+func (x *LeftoverTask) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
+}
+
 // HintTask is what a node keeps for another.
 type HintTask struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -2332,7 +2760,7 @@ type HintTask struct {
 
 func (x *HintTask) Reset() {
 	*x = HintTask{}
-	mi := &file_storage_v1_storage_proto_msgTypes[26]
+	mi := &file_storage_v1_storage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2772,7 @@ func (x *HintTask) String() string {
 func (*HintTask) ProtoMessage() {}
 
 func (x *HintTask) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[26]
+	mi := &file_storage_v1_storage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2785,7 @@ func (x *HintTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintTask.ProtoReflect.Descriptor instead.
 func (*HintTask) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{26}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HintTask) GetTarget() []byte {
@@ -2397,7 +2825,7 @@ type CompareTask struct {
 
 func (x *CompareTask) Reset() {
 	*x = CompareTask{}
-	mi := &file_storage_v1_storage_proto_msgTypes[27]
+	mi := &file_storage_v1_storage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2837,7 @@ func (x *CompareTask) String() string {
 func (*CompareTask) ProtoMessage() {}
 
 func (x *CompareTask) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[27]
+	mi := &file_storage_v1_storage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2850,7 @@ func (x *CompareTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareTask.ProtoReflect.Descriptor instead.
 func (*CompareTask) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{27}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CompareTask) GetPeer() []byte {
@@ -2474,7 +2902,7 @@ type CollectRequest struct {
 
 func (x *CollectRequest) Reset() {
 	*x = CollectRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_storage_v1_storage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2914,7 @@ func (x *CollectRequest) String() string {
 func (*CollectRequest) ProtoMessage() {}
 
 func (x *CollectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[28]
+	mi := &file_storage_v1_storage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2927,7 @@ func (x *CollectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectRequest.ProtoReflect.Descriptor instead.
 func (*CollectRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{28}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CollectRequest) GetFrom() []byte {
@@ -2541,7 +2969,7 @@ type TombstoneName struct {
 
 func (x *TombstoneName) Reset() {
 	*x = TombstoneName{}
-	mi := &file_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_storage_v1_storage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2981,7 @@ func (x *TombstoneName) String() string {
 func (*TombstoneName) ProtoMessage() {}
 
 func (x *TombstoneName) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[29]
+	mi := &file_storage_v1_storage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2994,7 @@ func (x *TombstoneName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneName.ProtoReflect.Descriptor instead.
 func (*TombstoneName) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{29}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TombstoneName) GetKey() []byte {
@@ -2597,7 +3025,7 @@ type CollectResponse struct {
 
 func (x *CollectResponse) Reset() {
 	*x = CollectResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[30]
+	mi := &file_storage_v1_storage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +3037,7 @@ func (x *CollectResponse) String() string {
 func (*CollectResponse) ProtoMessage() {}
 
 func (x *CollectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[30]
+	mi := &file_storage_v1_storage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +3050,7 @@ func (x *CollectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectResponse.ProtoReflect.Descriptor instead.
 func (*CollectResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{30}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CollectResponse) GetLife() []byte {
@@ -2664,7 +3092,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_storage_v1_storage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +3104,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[31]
+	mi := &file_storage_v1_storage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +3117,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{31}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListKeysRequest) GetLayout() *LayoutName {
@@ -2746,7 +3174,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_storage_v1_storage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2758,7 +3186,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[32]
+	mi := &file_storage_v1_storage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2771,7 +3199,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{32}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListKeysResponse) GetKeys() []*ListedKey {
@@ -2806,7 +3234,7 @@ type ListedKey struct {
 
 func (x *ListedKey) Reset() {
 	*x = ListedKey{}
-	mi := &file_storage_v1_storage_proto_msgTypes[33]
+	mi := &file_storage_v1_storage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +3246,7 @@ func (x *ListedKey) String() string {
 func (*ListedKey) ProtoMessage() {}
 
 func (x *ListedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[33]
+	mi := &file_storage_v1_storage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +3259,7 @@ func (x *ListedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListedKey.ProtoReflect.Descriptor instead.
 func (*ListedKey) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{33}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListedKey) GetKey() []byte {
@@ -2866,7 +3294,7 @@ type ChangeLayoutRequest struct {
 
 func (x *ChangeLayoutRequest) Reset() {
 	*x = ChangeLayoutRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_storage_v1_storage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2878,7 +3306,7 @@ func (x *ChangeLayoutRequest) String() string {
 func (*ChangeLayoutRequest) ProtoMessage() {}
 
 func (x *ChangeLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[34]
+	mi := &file_storage_v1_storage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +3319,7 @@ func (x *ChangeLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeLayoutRequest.ProtoReflect.Descriptor instead.
 func (*ChangeLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{34}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ChangeLayoutRequest) GetChange() LayoutChange {
@@ -2952,7 +3380,7 @@ type ChangeLayoutResponse struct {
 
 func (x *ChangeLayoutResponse) Reset() {
 	*x = ChangeLayoutResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_storage_v1_storage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2964,7 +3392,7 @@ func (x *ChangeLayoutResponse) String() string {
 func (*ChangeLayoutResponse) ProtoMessage() {}
 
 func (x *ChangeLayoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[35]
+	mi := &file_storage_v1_storage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2977,7 +3405,7 @@ func (x *ChangeLayoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeLayoutResponse.ProtoReflect.Descriptor instead.
 func (*ChangeLayoutResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{35}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ChangeLayoutResponse) GetLayout() *LayoutName {
@@ -3018,7 +3446,7 @@ type SlotGain struct {
 
 func (x *SlotGain) Reset() {
 	*x = SlotGain{}
-	mi := &file_storage_v1_storage_proto_msgTypes[36]
+	mi := &file_storage_v1_storage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3458,7 @@ func (x *SlotGain) String() string {
 func (*SlotGain) ProtoMessage() {}
 
 func (x *SlotGain) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[36]
+	mi := &file_storage_v1_storage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3471,7 @@ func (x *SlotGain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotGain.ProtoReflect.Descriptor instead.
 func (*SlotGain) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{36}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SlotGain) GetNode() []byte {
@@ -3068,7 +3496,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[37]
+	mi := &file_storage_v1_storage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3508,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[37]
+	mi := &file_storage_v1_storage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3093,7 +3521,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{37}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{43}
 }
 
 type GetNodeResponse struct {
@@ -3125,7 +3553,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[38]
+	mi := &file_storage_v1_storage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3565,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[38]
+	mi := &file_storage_v1_storage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3578,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{38}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetNodeResponse) GetId() []byte {
@@ -3281,7 +3709,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[39]
+	mi := &file_storage_v1_storage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3721,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[39]
+	mi := &file_storage_v1_storage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3734,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{39}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SnapshotRequest) GetPart() SnapshotPart {
@@ -3328,7 +3756,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[40]
+	mi := &file_storage_v1_storage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3768,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[40]
+	mi := &file_storage_v1_storage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3781,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{40}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SnapshotResponse) GetHead() *SnapshotHead {
@@ -3386,7 +3814,7 @@ type SnapshotHead struct {
 
 func (x *SnapshotHead) Reset() {
 	*x = SnapshotHead{}
-	mi := &file_storage_v1_storage_proto_msgTypes[41]
+	mi := &file_storage_v1_storage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3826,7 @@ func (x *SnapshotHead) String() string {
 func (*SnapshotHead) ProtoMessage() {}
 
 func (x *SnapshotHead) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[41]
+	mi := &file_storage_v1_storage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3839,7 @@ func (x *SnapshotHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHead.ProtoReflect.Descriptor instead.
 func (*SnapshotHead) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{41}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SnapshotHead) GetCluster() []byte {
@@ -3546,16 +3974,23 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x05brief\x18\x02 \x01(\bR\x05brief\"Y\n" +
 	"\rWatchResponse\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\fR\x04view\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.dotring.storage.v1.MemberR\amembers\"\xbf\x01\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.dotring.storage.v1.MemberR\amembers\"\xfd\x01\n" +
 	"\vPullRequest\x126\n" +
 	"\x06layout\x18\x01 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1b\n" +
 	"\tfrom_slot\x18\x02 \x01(\rR\bfromSlot\x12\x17\n" +
 	"\ato_slot\x18\x03 \x01(\rR\x06toSlot\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\fR\x05after\x12\x12\n" +
 	"\x04peer\x18\x05 \x01(\fR\x04peer\x12\x18\n" +
-	"\adoubted\x18\x06 \x01(\bR\adoubted\"J\n" +
+	"\adoubted\x18\x06 \x01(\bR\adoubted\x12\x12\n" +
+	"\x04sums\x18\a \x01(\bR\x04sums\x12\x14\n" +
+	"\x05until\x18\b \x01(\fR\x05until\x12\x12\n" +
+	"\x04have\x18\t \x01(\fR\x04have\"\x83\x01\n" +
 	"\fPullResponse\x12:\n" +
-	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"8\n" +
+	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\x127\n" +
+	"\x06groups\x18\x02 \x03(\v2\x1f.dotring.storage.v1.PulledGroupR\x06groups\"3\n" +
+	"\vPulledGroup\x12\x12\n" +
+	"\x04last\x18\x01 \x01(\fR\x04last\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\fR\x03sum\"8\n" +
 	"\fPulledRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\fR\x06record\"\xa7\x01\n" +
@@ -3592,18 +4027,48 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\fR\x04keys\"K\n" +
 	"\rFetchResponse\x12:\n" +
-	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"J\n" +
+	"\arecords\x18\x01 \x03(\v2 .dotring.storage.v1.PulledRecordR\arecords\"\\\n" +
+	"\fHoldsRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x128\n" +
+	"\arecords\x18\x02 \x03(\v2\x1e.dotring.storage.v1.RecordNameR\arecords\"6\n" +
+	"\n" +
+	"RecordName\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"%\n" +
+	"\rHoldsResponse\x12\x14\n" +
+	"\x05holds\x18\x01 \x03(\bR\x05holds\"J\n" +
 	"\x0fGetTasksRequest\x12\x18\n" +
 	"\acompare\x18\x01 \x01(\bR\acompare\x12\x1d\n" +
 	"\n" +
-	"key_prefix\x18\x02 \x01(\fR\tkeyPrefix\"\x84\x02\n" +
+	"key_prefix\x18\x02 \x01(\fR\tkeyPrefix\"\x82\x03\n" +
 	"\x10GetTasksResponse\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\fR\x04life\x12\x15\n" +
 	"\x06now_ns\x18\x02 \x01(\x04R\x05nowNs\x122\n" +
 	"\x05hints\x18\x03 \x03(\v2\x1c.dotring.storage.v1.HintTaskR\x05hints\x12;\n" +
 	"\bcompares\x18\x04 \x03(\v2\x1f.dotring.storage.v1.CompareTaskR\bcompares\x126\n" +
 	"\x06layout\x18\x05 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1c\n" +
-	"\trefilling\x18\x06 \x01(\bR\trefilling\"S\n" +
+	"\trefilling\x18\x06 \x01(\bR\trefilling\x12<\n" +
+	"\btransfer\x18\a \x01(\v2 .dotring.storage.v1.TransferTaskR\btransfer\x12>\n" +
+	"\tleftovers\x18\b \x01(\v2 .dotring.storage.v1.LeftoverTaskR\tleftovers\"\x92\x02\n" +
+	"\fTransferTask\x126\n" +
+	"\x06layout\x18\x01 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x12\x1d\n" +
+	"\n" +
+	"slots_done\x18\x02 \x01(\x04R\tslotsDone\x12\x1f\n" +
+	"\vslots_total\x18\x03 \x01(\x04R\n" +
+	"slotsTotal\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x04 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x05 \x01(\x04R\n" +
+	"bytesTotal\x12!\n" +
+	"\fseconds_left\x18\x06 \x01(\x01R\vsecondsLeft\x12'\n" +
+	"\x0fstalled_seconds\x18\a \x01(\x01R\x0estalledSeconds\"~\n" +
+	"\fLeftoverTask\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\x04R\aremoved\x12\x1d\n" +
+	"\n" +
+	"slots_done\x18\x02 \x01(\x04R\tslotsDone\x12\x1f\n" +
+	"\vslots_total\x18\x03 \x01(\x04R\n" +
+	"slotsTotal\x12\x14\n" +
+	"\x05waits\x18\x04 \x01(\tR\x05waits\"S\n" +
 	"\bHintTask\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\fR\x06target\x12\x14\n" +
 	"\x05hints\x18\x02 \x01(\x04R\x05hints\x12\x19\n" +
@@ -3738,7 +4203,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\fSnapshotPart\x12\x1d\n" +
 	"\x19SNAPSHOT_PART_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13SNAPSHOT_PART_HINTS\x10\x01\x12\x19\n" +
-	"\x15SNAPSHOT_PART_RECORDS\x10\x022\xf8\t\n" +
+	"\x15SNAPSHOT_PART_RECORDS\x10\x022\xc6\n" +
+	"\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
@@ -3748,7 +4214,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\aDeliver\x12\".dotring.storage.v1.DeliverRequest\x1a#.dotring.storage.v1.DeliverResponse\x12R\n" +
 	"\aCompare\x12\".dotring.storage.v1.CompareRequest\x1a#.dotring.storage.v1.CompareResponse\x12T\n" +
 	"\aDigests\x12\".dotring.storage.v1.DigestsRequest\x1a#.dotring.storage.v1.DigestsResponse0\x01\x12L\n" +
-	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12U\n" +
+	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12L\n" +
+	"\x05Holds\x12 .dotring.storage.v1.HoldsRequest\x1a!.dotring.storage.v1.HoldsResponse\x12U\n" +
 	"\bGetTasks\x12#.dotring.storage.v1.GetTasksRequest\x1a$.dotring.storage.v1.GetTasksResponse\x12R\n" +
 	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12a\n" +
 	"\fChangeLayout\x12'.dotring.storage.v1.ChangeLayoutRequest\x1a(.dotring.storage.v1.ChangeLayoutResponse\x12R\n" +
@@ -3769,7 +4236,7 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
@@ -3791,34 +4258,40 @@ var file_storage_v1_storage_proto_goTypes = []any{
 	(*WatchResponse)(nil),        // 17: dotring.storage.v1.WatchResponse
 	(*PullRequest)(nil),          // 18: dotring.storage.v1.PullRequest
 	(*PullResponse)(nil),         // 19: dotring.storage.v1.PullResponse
-	(*PulledRecord)(nil),         // 20: dotring.storage.v1.PulledRecord
-	(*DeliverRequest)(nil),       // 21: dotring.storage.v1.DeliverRequest
-	(*DeliverResponse)(nil),      // 22: dotring.storage.v1.DeliverResponse
-	(*CompareRequest)(nil),       // 23: dotring.storage.v1.CompareRequest
-	(*CompareResponse)(nil),      // 24: dotring.storage.v1.CompareResponse
-	(*DigestsRequest)(nil),       // 25: dotring.storage.v1.DigestsRequest
-	(*DigestsResponse)(nil),      // 26: dotring.storage.v1.DigestsResponse
-	(*KeyDigest)(nil),            // 27: dotring.storage.v1.KeyDigest
-	(*FetchRequest)(nil),         // 28: dotring.storage.v1.FetchRequest
-	(*FetchResponse)(nil),        // 29: dotring.storage.v1.FetchResponse
-	(*GetTasksRequest)(nil),      // 30: dotring.storage.v1.GetTasksRequest
-	(*GetTasksResponse)(nil),     // 31: dotring.storage.v1.GetTasksResponse
-	(*HintTask)(nil),             // 32: dotring.storage.v1.HintTask
-	(*CompareTask)(nil),          // 33: dotring.storage.v1.CompareTask
-	(*CollectRequest)(nil),       // 34: dotring.storage.v1.CollectRequest
-	(*TombstoneName)(nil),        // 35: dotring.storage.v1.TombstoneName
-	(*CollectResponse)(nil),      // 36: dotring.storage.v1.CollectResponse
-	(*ListKeysRequest)(nil),      // 37: dotring.storage.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),     // 38: dotring.storage.v1.ListKeysResponse
-	(*ListedKey)(nil),            // 39: dotring.storage.v1.ListedKey
-	(*ChangeLayoutRequest)(nil),  // 40: dotring.storage.v1.ChangeLayoutRequest
-	(*ChangeLayoutResponse)(nil), // 41: dotring.storage.v1.ChangeLayoutResponse
-	(*SlotGain)(nil),             // 42: dotring.storage.v1.SlotGain
-	(*GetNodeRequest)(nil),       // 43: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 44: dotring.storage.v1.GetNodeResponse
-	(*SnapshotRequest)(nil),      // 45: dotring.storage.v1.SnapshotRequest
-	(*SnapshotResponse)(nil),     // 46: dotring.storage.v1.SnapshotResponse
-	(*SnapshotHead)(nil),         // 47: dotring.storage.v1.SnapshotHead
+	(*PulledGroup)(nil),          // 20: dotring.storage.v1.PulledGroup
+	(*PulledRecord)(nil),         // 21: dotring.storage.v1.PulledRecord
+	(*DeliverRequest)(nil),       // 22: dotring.storage.v1.DeliverRequest
+	(*DeliverResponse)(nil),      // 23: dotring.storage.v1.DeliverResponse
+	(*CompareRequest)(nil),       // 24: dotring.storage.v1.CompareRequest
+	(*CompareResponse)(nil),      // 25: dotring.storage.v1.CompareResponse
+	(*DigestsRequest)(nil),       // 26: dotring.storage.v1.DigestsRequest
+	(*DigestsResponse)(nil),      // 27: dotring.storage.v1.DigestsResponse
+	(*KeyDigest)(nil),            // 28: dotring.storage.v1.KeyDigest
+	(*FetchRequest)(nil),         // 29: dotring.storage.v1.FetchRequest
+	(*FetchResponse)(nil),        // 30: dotring.storage.v1.FetchResponse
+	(*HoldsRequest)(nil),         // 31: dotring.storage.v1.HoldsRequest
+	(*RecordName)(nil),           // 32: dotring.storage.v1.RecordName
+	(*HoldsResponse)(nil),        // 33: dotring.storage.v1.HoldsResponse
+	(*GetTasksRequest)(nil),      // 34: dotring.storage.v1.GetTasksRequest
+	(*GetTasksResponse)(nil),     // 35: dotring.storage.v1.GetTasksResponse
+	(*TransferTask)(nil),         // 36: dotring.storage.v1.TransferTask
+	(*LeftoverTask)(nil),         // 37: dotring.storage.v1.LeftoverTask
+	(*HintTask)(nil),             // 38: dotring.storage.v1.HintTask
+	(*CompareTask)(nil),          // 39: dotring.storage.v1.CompareTask
+	(*CollectRequest)(nil),       // 40: dotring.storage.v1.CollectRequest
+	(*TombstoneName)(nil),        // 41: dotring.storage.v1.TombstoneName
+	(*CollectResponse)(nil),      // 42: dotring.storage.v1.CollectResponse
+	(*ListKeysRequest)(nil),      // 43: dotring.storage.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),     // 44: dotring.storage.v1.ListKeysResponse
+	(*ListedKey)(nil),            // 45: dotring.storage.v1.ListedKey
+	(*ChangeLayoutRequest)(nil),  // 46: dotring.storage.v1.ChangeLayoutRequest
+	(*ChangeLayoutResponse)(nil), // 47: dotring.storage.v1.ChangeLayoutResponse
+	(*SlotGain)(nil),             // 48: dotring.storage.v1.SlotGain
+	(*GetNodeRequest)(nil),       // 49: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 50: dotring.storage.v1.GetNodeResponse
+	(*SnapshotRequest)(nil),      // 51: dotring.storage.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),     // 52: dotring.storage.v1.SnapshotResponse
+	(*SnapshotHead)(nil),         // 53: dotring.storage.v1.SnapshotHead
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
 	6,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
@@ -3830,66 +4303,73 @@ var file_storage_v1_storage_proto_depIdxs = []int32{
 	2,  // 6: dotring.storage.v1.Response.status:type_name -> dotring.storage.v1.Status
 	15, // 7: dotring.storage.v1.WatchResponse.members:type_name -> dotring.storage.v1.Member
 	6,  // 8: dotring.storage.v1.PullRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	20, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	1,  // 10: dotring.storage.v1.DeliverRequest.cause:type_name -> dotring.storage.v1.Cause
-	20, // 11: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
-	2,  // 12: dotring.storage.v1.DeliverResponse.statuses:type_name -> dotring.storage.v1.Status
-	6,  // 13: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	6,  // 14: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	27, // 15: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
-	20, // 16: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	32, // 17: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
-	33, // 18: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
-	6,  // 19: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
-	6,  // 20: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	3,  // 21: dotring.storage.v1.CollectRequest.step:type_name -> dotring.storage.v1.CollectStep
-	35, // 22: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
-	6,  // 23: dotring.storage.v1.ListKeysRequest.layout:type_name -> dotring.storage.v1.LayoutName
-	39, // 24: dotring.storage.v1.ListKeysResponse.keys:type_name -> dotring.storage.v1.ListedKey
-	4,  // 25: dotring.storage.v1.ChangeLayoutRequest.change:type_name -> dotring.storage.v1.LayoutChange
-	6,  // 26: dotring.storage.v1.ChangeLayoutResponse.layout:type_name -> dotring.storage.v1.LayoutName
-	42, // 27: dotring.storage.v1.ChangeLayoutResponse.gained:type_name -> dotring.storage.v1.SlotGain
-	6,  // 28: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	6,  // 29: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	5,  // 30: dotring.storage.v1.SnapshotRequest.part:type_name -> dotring.storage.v1.SnapshotPart
-	47, // 31: dotring.storage.v1.SnapshotResponse.head:type_name -> dotring.storage.v1.SnapshotHead
-	20, // 32: dotring.storage.v1.SnapshotResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	6,  // 33: dotring.storage.v1.SnapshotHead.settled:type_name -> dotring.storage.v1.LayoutName
-	8,  // 34: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	11, // 35: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	13, // 36: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	16, // 37: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	18, // 38: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	21, // 39: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
-	23, // 40: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
-	25, // 41: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
-	28, // 42: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
-	30, // 43: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
-	34, // 44: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
-	40, // 45: dotring.storage.v1.Storage.ChangeLayout:input_type -> dotring.storage.v1.ChangeLayoutRequest
-	43, // 46: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	37, // 47: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
-	45, // 48: dotring.storage.v1.Storage.Snapshot:input_type -> dotring.storage.v1.SnapshotRequest
-	8,  // 49: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	12, // 50: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	14, // 51: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	17, // 52: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	19, // 53: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	22, // 54: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
-	24, // 55: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
-	26, // 56: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
-	29, // 57: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
-	31, // 58: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
-	36, // 59: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
-	41, // 60: dotring.storage.v1.Storage.ChangeLayout:output_type -> dotring.storage.v1.ChangeLayoutResponse
-	44, // 61: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	38, // 62: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
-	46, // 63: dotring.storage.v1.Storage.Snapshot:output_type -> dotring.storage.v1.SnapshotResponse
-	49, // [49:64] is the sub-list for method output_type
-	34, // [34:49] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	21, // 9: dotring.storage.v1.PullResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	20, // 10: dotring.storage.v1.PullResponse.groups:type_name -> dotring.storage.v1.PulledGroup
+	1,  // 11: dotring.storage.v1.DeliverRequest.cause:type_name -> dotring.storage.v1.Cause
+	21, // 12: dotring.storage.v1.DeliverRequest.records:type_name -> dotring.storage.v1.PulledRecord
+	2,  // 13: dotring.storage.v1.DeliverResponse.statuses:type_name -> dotring.storage.v1.Status
+	6,  // 14: dotring.storage.v1.CompareRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	6,  // 15: dotring.storage.v1.DigestsRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	28, // 16: dotring.storage.v1.DigestsResponse.keys:type_name -> dotring.storage.v1.KeyDigest
+	21, // 17: dotring.storage.v1.FetchResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	32, // 18: dotring.storage.v1.HoldsRequest.records:type_name -> dotring.storage.v1.RecordName
+	38, // 19: dotring.storage.v1.GetTasksResponse.hints:type_name -> dotring.storage.v1.HintTask
+	39, // 20: dotring.storage.v1.GetTasksResponse.compares:type_name -> dotring.storage.v1.CompareTask
+	6,  // 21: dotring.storage.v1.GetTasksResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	36, // 22: dotring.storage.v1.GetTasksResponse.transfer:type_name -> dotring.storage.v1.TransferTask
+	37, // 23: dotring.storage.v1.GetTasksResponse.leftovers:type_name -> dotring.storage.v1.LeftoverTask
+	6,  // 24: dotring.storage.v1.TransferTask.layout:type_name -> dotring.storage.v1.LayoutName
+	6,  // 25: dotring.storage.v1.CollectRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	3,  // 26: dotring.storage.v1.CollectRequest.step:type_name -> dotring.storage.v1.CollectStep
+	41, // 27: dotring.storage.v1.CollectRequest.tombstones:type_name -> dotring.storage.v1.TombstoneName
+	6,  // 28: dotring.storage.v1.ListKeysRequest.layout:type_name -> dotring.storage.v1.LayoutName
+	45, // 29: dotring.storage.v1.ListKeysResponse.keys:type_name -> dotring.storage.v1.ListedKey
+	4,  // 30: dotring.storage.v1.ChangeLayoutRequest.change:type_name -> dotring.storage.v1.LayoutChange
+	6,  // 31: dotring.storage.v1.ChangeLayoutResponse.layout:type_name -> dotring.storage.v1.LayoutName
+	48, // 32: dotring.storage.v1.ChangeLayoutResponse.gained:type_name -> dotring.storage.v1.SlotGain
+	6,  // 33: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	6,  // 34: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	5,  // 35: dotring.storage.v1.SnapshotRequest.part:type_name -> dotring.storage.v1.SnapshotPart
+	53, // 36: dotring.storage.v1.SnapshotResponse.head:type_name -> dotring.storage.v1.SnapshotHead
+	21, // 37: dotring.storage.v1.SnapshotResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	6,  // 38: dotring.storage.v1.SnapshotHead.settled:type_name -> dotring.storage.v1.LayoutName
+	8,  // 39: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	11, // 40: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	13, // 41: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	16, // 42: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	18, // 43: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	22, // 44: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	24, // 45: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	26, // 46: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	29, // 47: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	31, // 48: dotring.storage.v1.Storage.Holds:input_type -> dotring.storage.v1.HoldsRequest
+	34, // 49: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
+	40, // 50: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
+	46, // 51: dotring.storage.v1.Storage.ChangeLayout:input_type -> dotring.storage.v1.ChangeLayoutRequest
+	49, // 52: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	43, // 53: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
+	51, // 54: dotring.storage.v1.Storage.Snapshot:input_type -> dotring.storage.v1.SnapshotRequest
+	8,  // 55: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	12, // 56: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	14, // 57: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	17, // 58: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	19, // 59: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	23, // 60: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	25, // 61: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	27, // 62: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	30, // 63: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	33, // 64: dotring.storage.v1.Storage.Holds:output_type -> dotring.storage.v1.HoldsResponse
+	35, // 65: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
+	42, // 66: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
+	47, // 67: dotring.storage.v1.Storage.ChangeLayout:output_type -> dotring.storage.v1.ChangeLayoutResponse
+	50, // 68: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	44, // 69: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
+	52, // 70: dotring.storage.v1.Storage.Snapshot:output_type -> dotring.storage.v1.SnapshotResponse
+	55, // [55:71] is the sub-list for method output_type
+	39, // [39:55] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -3903,7 +4383,7 @@ func file_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   42,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	Storage_Compare_FullMethodName      = "/dotring.storage.v1.Storage/Compare"
 	Storage_Digests_FullMethodName      = "/dotring.storage.v1.Storage/Digests"
 	Storage_Fetch_FullMethodName        = "/dotring.storage.v1.Storage/Fetch"
+	Storage_Holds_FullMethodName        = "/dotring.storage.v1.Storage/Holds"
 	Storage_GetTasks_FullMethodName     = "/dotring.storage.v1.Storage/GetTasks"
 	Storage_Collect_FullMethodName      = "/dotring.storage.v1.Storage/Collect"
 	Storage_ChangeLayout_FullMethodName = "/dotring.storage.v1.Storage/ChangeLayout"
@@ -63,6 +64,8 @@ type StorageClient interface {
 	Digests(ctx context.Context, in *DigestsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestsResponse], error)
 	// Fetch returns the records of some keys.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
+	// Holds tells of which records a node holds exactly what it is asked about, durably.
+	Holds(ctx context.Context, in *HoldsRequest, opts ...grpc.CallOption) (*HoldsResponse, error)
 	// GetTasks tells what a node has to do besides serving: hints to deliver, peers to compare with.
 	GetTasks(ctx context.Context, in *GetTasksRequest, opts ...grpc.CallOption) (*GetTasksResponse, error)
 	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
@@ -205,6 +208,16 @@ func (c *storageClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grp
 	return out, nil
 }
 
+func (c *storageClient) Holds(ctx context.Context, in *HoldsRequest, opts ...grpc.CallOption) (*HoldsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldsResponse)
+	err := c.cc.Invoke(ctx, Storage_Holds_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageClient) GetTasks(ctx context.Context, in *GetTasksRequest, opts ...grpc.CallOption) (*GetTasksResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetTasksResponse)
@@ -298,6 +311,8 @@ type StorageServer interface {
 	Digests(*DigestsRequest, grpc.ServerStreamingServer[DigestsResponse]) error
 	// Fetch returns the records of some keys.
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
+	// Holds tells of which records a node holds exactly what it is asked about, durably.
+	Holds(context.Context, *HoldsRequest) (*HoldsResponse, error)
 	// GetTasks tells what a node has to do besides serving: hints to deliver, peers to compare with.
 	GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error)
 	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
@@ -346,6 +361,9 @@ func (UnimplementedStorageServer) Digests(*DigestsRequest, grpc.ServerStreamingS
 }
 func (UnimplementedStorageServer) Fetch(context.Context, *FetchRequest) (*FetchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedStorageServer) Holds(context.Context, *HoldsRequest) (*HoldsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Holds not implemented")
 }
 func (UnimplementedStorageServer) GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTasks not implemented")
@@ -516,6 +534,24 @@ func _Storage_Fetch_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Storage_Holds_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).Holds(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_Holds_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).Holds(ctx, req.(*HoldsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Storage_GetTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetTasksRequest)
 	if err := dec(in); err != nil {
@@ -643,6 +679,10 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Fetch",
 			Handler:    _Storage_Fetch_Handler,
+		},
+		{
+			MethodName: "Holds",
+			Handler:    _Storage_Holds_Handler,
 		},
 		{
 			MethodName: "GetTasks",

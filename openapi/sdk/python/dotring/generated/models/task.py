@@ -17,13 +17,17 @@ class Task:
     """
     Attributes:
         node (str): The name of the node whose work it is; empty for a change of the layout.
-        kind (TaskKind): `unknown` is a node that does not answer.
+        kind (TaskKind): `transfer` is what a node pulls for a change of the layout, `leftovers` what it hands over
+            because it does not own it any more, `unknown` a node that does not answer.
         peer (str): The name of the node that it concerns.
         state (TaskState):
         done (str): A number from 0 to 2^64-1.
         total (str): A number from 0 to 2^64-1.
         age_seconds (float): Since the last whole comparison began, or that hints have been kept; 0 where not known.
         detail (str):
+        bytes_done (str): A number from 0 to 2^64-1.
+        bytes_total (str): A number from 0 to 2^64-1.
+        seconds_left (float): An estimate of the time left; 0 where not known.
     """
 
     node: str
@@ -34,6 +38,9 @@ class Task:
     total: str
     age_seconds: float
     detail: str
+    bytes_done: str
+    bytes_total: str
+    seconds_left: float
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +60,12 @@ class Task:
 
         detail = self.detail
 
+        bytes_done = self.bytes_done
+
+        bytes_total = self.bytes_total
+
+        seconds_left = self.seconds_left
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -65,6 +78,9 @@ class Task:
                 "total": total,
                 "age_seconds": age_seconds,
                 "detail": detail,
+                "bytes_done": bytes_done,
+                "bytes_total": bytes_total,
+                "seconds_left": seconds_left,
             }
         )
 
@@ -89,6 +105,12 @@ class Task:
 
         detail = d.pop("detail")
 
+        bytes_done = d.pop("bytes_done")
+
+        bytes_total = d.pop("bytes_total")
+
+        seconds_left = d.pop("seconds_left")
+
         task = cls(
             node=node,
             kind=kind,
@@ -98,6 +120,9 @@ class Task:
             total=total,
             age_seconds=age_seconds,
             detail=detail,
+            bytes_done=bytes_done,
+            bytes_total=bytes_total,
+            seconds_left=seconds_left,
         )
 
         task.additional_properties = d
