@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,7 +31,8 @@ type committer struct {
 	batch        engine.Batch
 	hints        []hintDelta // what the batch changes of the counts of hints
 	stateBuf     [stateLen]byte
-	dirty        bool // something was applied without a sync
+	line         *lines // that the batch begins
+	dirty        bool   // something was applied without a sync
 	synced       time.Time
 	checked      time.Time
 	delay        time.Duration // before the last attempt to reopen
@@ -118,9 +120,14 @@ func (c *committer) execute() {
 // build fills the batch with c.ops and the state after them.
 func (c *committer) build() state {
 	next := c.state
-	next.commits++
+	if slices.ContainsFunc(c.ops, func(o *op) bool { return !o.note }) {
+		next.commits++
+	}
 	c.batch.Reset()
 	c.hints = c.hints[:0]
+	if next.commits > c.state.commits {
+		c.nextLine(&c.batch)
+	}
 	last := c.ops[len(c.ops)-1].seq
 	for _, o := range c.ops {
 		next.keys += o.keysMore
@@ -164,8 +171,10 @@ func (c *committer) countHint(d *hintDelta) {
 func (c *committer) applied(next state) error {
 	s := c.store
 	c.setState(next)
+	c.lineBegan()
 	s.batches.Add(1)
 	if s.cfg.Sync == SyncAlways {
+		s.synced.Store(next.commits)
 		return nil
 	}
 	c.dirty = true
@@ -190,6 +199,7 @@ func (c *committer) sync() error {
 		return err
 	}
 	c.dirty = false
+	c.store.synced.Store(c.state.commits)
 	return nil
 }
 
@@ -313,16 +323,10 @@ func (c *committer) open() error {
 	}
 	next, fresh, err := c.load(eng)
 	if err == nil {
-		err = c.loadDoubts(eng, fresh)
+		err = c.loadDoubts(eng, fresh, &next)
 	}
 	if err == nil {
 		err = c.loadHints(eng)
-	}
-	if err == nil && fresh && s.cfg.Heal {
-		// From here on an engine without a state is one that was emptied.
-		c.batch.Reset()
-		c.batch.Put(stateKey, appendState(c.stateBuf[:0], next))
-		err = eng.Apply(&c.batch, true)
 	}
 	if err == nil {
 		err = s.countMarks(eng)
@@ -344,7 +348,7 @@ func (c *committer) open() error {
 	return nil
 }
 
-// load reads the state. Counts are not worth a node that does not start: damaged ones begin anew, which peers that
+// load reads the state. Counts are not worth a node that does not start: damaged ones begin anew, which others that
 // remember the commit number notice, as they should.
 func (c *committer) load(eng engine.Engine) (next state, fresh bool, err error) {
 	b, err := eng.Get(stateKey, nil)
@@ -415,16 +419,11 @@ func (c *committer) setFull(cause error) {
 // probe finds out with a small synced write whether a full disk has room again. If not, the engine has to be reopened,
 // which takes it from readers for a moment: so the next probe waits longer.
 func (c *committer) probe() {
-	next := c.state
-	next.commits++
-	c.batch.Reset()
-	c.batch.Put(stateKey, appendState(c.stateBuf[:0], next))
-	if err := c.life.eng.Apply(&c.batch, true); err != nil {
+	if err := c.putState(c.state, nil); err != nil {
 		c.probeDelay = min(2*c.probeDelay, max(c.store.cfg.ReopenMaxDelay, c.store.cfg.CheckEvery))
 		c.fail(err)
 		return
 	}
-	c.setState(next)
 	c.store.full.Store(false)
 	c.store.cfg.Logger.Info().Msg("the disk has room again: writes are taken")
 }
@@ -467,6 +466,7 @@ func (c *committer) drain() error {
 			return err
 		}
 		c.setState(next)
+		c.lineBegan()
 		s.batches.Add(1)
 		c.dirty = c.dirty || s.cfg.Sync != SyncAlways
 		c.settle(nil)

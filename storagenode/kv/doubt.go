@@ -168,10 +168,14 @@ func allDoubts() Doubts { return Doubts{Whole: true, Ranges: []ring.Range{{To: r
 type doubts struct {
 	now atomic.Pointer[Doubts] // nil for none, so that reads pay one load
 
-	mu     sync.Mutex
-	engine bool // a read met damage that the engine knows of
-	whole  bool
-	slots  map[ring.Slot]struct{} // that hold a damaged record
+	mu    sync.Mutex
+	lines lines
+	began bool // the first of them did in this process, and is durable
+	// remember says that lines are not on the disk as they are.
+	remember bool
+	engine   bool                   // a read met damage that the engine knows of
+	whole    bool                   // everything is in doubt, and that is not durable yet
+	slots    map[ring.Slot]struct{} // that hold a damaged record
 	// The rest is the committer's.
 	pause time.Duration
 	next  time.Time // earliest next salvage
@@ -195,17 +199,21 @@ func (d *doubts) set(to Doubts) {
 // Doubts tells what is in doubt.
 func (s *Store) Doubts() Doubts { return s.doubts.load() }
 
-// Distrust puts everything in doubt, node state included, at once and durably soon after: a disk that was rolled back,
-// say. It changes nothing where it is so already.
+// Distrust puts everything in doubt, node state included, at once and durably soon after. It changes nothing where it is
+// so already.
 func (s *Store) Distrust() {
 	d := &s.doubts
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.load().Whole {
-		return
+	if !d.load().Whole {
+		s.distrustLocked()
 	}
-	d.whole = true
-	d.set(allDoubts())
+}
+
+// distrustLocked puts everything in doubt, as of a line of commits that begins now. The caller holds doubts.mu.
+func (s *Store) distrustLocked() {
+	s.doubts.whole = true
+	s.doubts.set(allDoubts())
 	s.queue.rouse()
 }
 
@@ -245,32 +253,35 @@ func (s *Store) met(err error, hash uint64, one bool) {
 	s.queue.rouse()
 }
 
-// tend sets aside what reads found damaged. It is the committer's, called between batches; the engine may be closed
-// afterwards.
+// tend sets aside what reads found damaged or others know to be old. It is the committer's, called between batches; the
+// engine may be closed afterwards.
 func (c *committer) tend() {
 	s := c.store
 	d := &s.doubts
 	d.mu.Lock()
-	hurt, whole, slots := d.engine && !time.Now().Before(d.next), d.whole, d.slots
+	hurt, whole, slots, remember, l := d.engine && !time.Now().Before(d.next), d.whole, d.slots, d.remember, d.lines
 	if hurt {
 		d.engine = false
 	}
-	d.whole, d.slots = false, nil
+	d.slots, d.remember = nil, false
 	d.mu.Unlock()
-	if whole || len(slots) > 0 {
-		next := d.load()
-		if whole {
-			next = allDoubts()
-		}
-		for slot := range slots {
-			next = next.plus(ring.Range{From: slot, To: slot + 1})
-		}
-		s.cfg.Logger.Error().Bool("whole", whole).Int("slots", len(slots)).
-			Msg("records here are damaged or old: their slots are in doubt until they were refilled")
+	switch {
+	case whole:
+		s.cfg.Logger.Error().Msg("the disk is older than what this node once had: nothing of it is trusted until it was refilled")
+		c.end() // the next opening writes down that it is so, and since when
+		return
+	case len(slots) > 0:
+		next := d.hurt(slots)
+		s.cfg.Logger.Error().Int("slots", len(slots)).
+			Msg("records here are damaged: their slots are in doubt until they were refilled")
 		s.metrics.damagedParts.Add(float64(len(slots)))
-		d.set(next)
 		c.life.distrust()
 		if err := c.putDoubts(next); err != nil {
+			c.fail(err)
+			return
+		}
+	case remember:
+		if err := c.putLines(l); err != nil {
 			c.fail(err)
 			return
 		}
@@ -280,6 +291,18 @@ func (c *committer) tend() {
 			c.salvage()
 		}
 	}
+}
+
+// hurt puts slots in doubt.
+func (d *doubts) hurt(slots map[ring.Slot]struct{}) Doubts {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := d.load()
+	for slot := range slots {
+		next = next.plus(ring.Range{From: slot, To: slot + 1})
+	}
+	d.set(next)
+	return next
 }
 
 // distrust gives up both actors: records of their making may be removed, and what they promised of slots proves nothing.
@@ -312,21 +335,33 @@ func (c *committer) applyDoubts(d Doubts, next state) error {
 	}
 	c.hints = c.hints[:0]
 	c.setState(next)
+	c.store.synced.Store(next.commits)
 	return nil
 }
 
 // salvage ends this life: what is queued is committed, the damaged places are cut out of the engine, and it is opened
 // again. What they may have held is in doubt from then on.
 func (c *committer) salvage() {
+	c.drainLife()
+	c.shut(engine.ErrDamaged)
+}
+
+// end ends this life, and lets the next begin on what is on the disk.
+func (c *committer) end() {
+	c.drainLife()
+	c.shut(nil)
+}
+
+// drainLife lets nobody use this life any more, once what is queued was committed.
+func (c *committer) drainLife() {
 	s := c.store
 	s.withdraw(false)
 	c.life.retire()
 	if err := c.drain(); err != nil {
 		s.metrics.failures.Inc()
-		s.cfg.Logger.Error().Err(err).Msg("a write before a salvage failed: all writes in flight are in doubt")
+		s.cfg.Logger.Error().Err(err).Msg("a write before the engine is opened anew failed: all writes in flight are in doubt")
 	}
 	c.delay = 0
-	c.shut(engine.ErrDamaged)
 }
 
 // shut closes the engine, and cuts out what is damaged in it where that is why.
@@ -414,15 +449,18 @@ func decodeNote(b []byte) (lost []engine.KeyRange, err error) {
 	return lost, nil
 }
 
-// loadDoubts reads what is in doubt, and takes in the notes of salvages. fresh says that the store's state is missing.
-func (c *committer) loadDoubts(eng engine.Engine, fresh bool) error {
+// loadDoubts reads what is in doubt, and takes in the notes of salvages. fresh says that the store's state is missing;
+// next is raised where a batch is written.
+func (c *committer) loadDoubts(eng engine.Engine, fresh bool, next *state) error {
 	s := c.store
 	now := s.doubts.load() // of the life before, maybe not durable yet
+	known := false         // it is durable that everything is in doubt
 	var notes [][]byte
 	var hinted []engine.KeyRange
 	err := eng.Iterate(doubtKey, []byte{tagDoubt + 1}, func(k, v []byte) (bool, error) {
 		if len(k) == 1 {
 			stored, err := decodeDoubts(v)
+			known = stored.Whole
 			now = Doubts{Whole: now.Whole || stored.Whole, Ranges: now.plus(stored.Ranges...).Ranges}
 			return true, err
 		}
@@ -436,24 +474,44 @@ func (c *committer) loadDoubts(eng engine.Engine, fresh bool) error {
 	switch {
 	case errors.Is(err, engine.ErrDamaged), errors.Is(err, errState):
 		s.cfg.Logger.Error().Err(err).Msg("what was in doubt cannot be read: everything is")
-		now = allDoubts()
+		now, known = allDoubts(), false
 	case err != nil:
 		return fmt.Errorf("kv: reading what is in doubt: %w", err)
 	case eng.Suspect():
 		s.cfg.Logger.Error().Strs("dropped", eng.Recovery().Details).Msg("the engine dropped data when it was opened")
-		now = allDoubts()
+		now, known = allDoubts(), false
 	case fresh && s.cfg.HeldData:
 		s.cfg.Logger.Error().Msg("the directory held data once and is empty: everything is in doubt")
-		now = allDoubts()
+		now, known = allDoubts(), false
 	}
+	now, begin, old := s.doubts.take(now, known)
 	if now.Whole {
 		s.observed.doubt(nil)
 	}
-	s.doubts.set(now)
-	if len(notes) == 0 && !now.Any() {
+	l, err := c.loadLines(eng, begin, max(next.commits, c.state.commits))
+	if err != nil {
+		return err
+	}
+	if len(notes) == 0 && !now.Any() && l.stored && !(fresh && s.cfg.Heal) {
 		return nil
 	}
-	return c.settleNotes(eng, now, notes, hinted)
+	if old {
+		// All of these were delivered, or may have been: what they bring may have been deleted since, and that collected.
+		hinted = []engine.KeyRange{{From: []byte{tagHint}, To: []byte{tagHintCount}}}
+	}
+	return c.settleNotes(eng, settled{now: now, notes: notes, hinted: hinted, lines: l, begin: begin, next: next})
+}
+
+// take sets what is in doubt at an opening. begin says that everything is, and that this is not durable yet: known is what
+// the disk says. old says that this is since others know more.
+func (d *doubts) take(now Doubts, known bool) (_ Doubts, begin, old bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.whole {
+		now, known = allDoubts(), false
+	}
+	d.set(now)
+	return now, now.Whole && !known, d.whole
 }
 
 // doubtRange adds a range of disk keys to what is in doubt. Of hints, which are copies for others, what is left in it is
@@ -505,33 +563,70 @@ func slotChanges(r ring.Range) []Change {
 	return out
 }
 
-// settleNotes stores what is in doubt in place of the notes that told of it.
-func (c *committer) settleNotes(eng engine.Engine, now Doubts, notes [][]byte, hinted []engine.KeyRange) error {
+// settled is what an opening found to be in doubt.
+type settled struct {
+	now    Doubts
+	notes  [][]byte          // that told of it
+	hinted []engine.KeyRange // both ends inclusive
+	lines  loadedLines
+	begin  bool // everything is, and that is new
+	next   *state
+}
+
+// settleNotes stores what is in doubt in place of the notes that told of it, and in the same batch a commit number above all
+// that anybody knows of.
+func (c *committer) settleNotes(eng engine.Engine, f settled) error {
 	var b engine.Batch
-	for _, r := range hinted {
-		to := append(bytes.Clone(r.To), 0)
-		if bytes.Compare(to, []byte{tagHint + 1}) > 0 {
-			to = []byte{tagHint + 1}
+	for _, r := range f.hinted {
+		if err := dropHints(eng, &b, r); err != nil {
+			return err
 		}
-		from := r.From
-		if bytes.Compare(from, []byte{tagHint}) < 0 {
-			from = []byte{tagHint}
-		}
+	}
+	for _, k := range f.notes {
+		b.Delete(k)
+	}
+	if f.now.Any() {
+		b.Put(doubtKey, f.now.encode())
+	}
+	if c.store.cfg.Heal {
+		f.next.commits = max(f.next.commits, c.state.commits, f.lines.least()) + 1
+		b.Put(lineKey, f.lines.encode())
+		b.Put(stateKey, appendState(c.stateBuf[:0], *f.next))
+	}
+	c.recountHints = c.recountHints || len(f.hinted) > 0
+	if err := eng.Apply(&b, true); err != nil {
+		return fmt.Errorf("kv: storing what is in doubt: %w", err)
+	}
+	if c.store.cfg.Heal {
+		c.store.synced.Store(f.next.commits)
+		c.store.doubts.begin(f.lines.lines, f.lines.began, f.begin)
+	}
+	return nil
+}
+
+// dropHints puts into b the removal of all hints in r, and writes what is too much for one batch before.
+func dropHints(eng engine.Engine, b *engine.Batch, r engine.KeyRange) error {
+	from, to := r.From, append(bytes.Clone(r.To), 0)
+	if bytes.Compare(to, []byte{tagHint + 1}) > 0 {
+		to = []byte{tagHint + 1}
+	}
+	if bytes.Compare(from, []byte{tagHint}) < 0 {
+		from = []byte{tagHint}
+	}
+	for more := true; more; {
+		more = false
 		err := eng.Iterate(from, to, func(k, _ []byte) (bool, error) {
 			b.Delete(k)
-			return b.Size() < eng.MaxBatch()/2, nil
+			more = b.Size() >= eng.MaxBatch()/2
+			return !more, nil
 		})
+		if err == nil && more {
+			err = eng.Apply(b, false)
+			b.Reset()
+		}
 		if err != nil {
 			return fmt.Errorf("kv: dropping hints in doubt: %w", err)
 		}
-	}
-	for _, k := range notes {
-		b.Delete(k)
-	}
-	b.Put(doubtKey, now.encode())
-	c.recountHints = c.recountHints || len(hinted) > 0
-	if err := eng.Apply(&b, true); err != nil {
-		return fmt.Errorf("kv: storing what is in doubt: %w", err)
 	}
 	return nil
 }

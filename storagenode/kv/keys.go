@@ -17,7 +17,7 @@ const (
 	tagHintCount = 'i'
 	tagMeta      = 'm' // then the name of a piece of node state
 	tagRecord    = 'r' // then the 64-bit hash of the key, big-endian, and the key
-	tagState     = 's' // alone: the state of this package, written with every batch
+	tagState     = 's' // alone: the state of this package, written with every batch; then 'l': the line of commits
 	tagMark      = 't' // then as a record's: a tombstone that is about to be collected
 
 	recordPrefix = 1 + 8
@@ -45,7 +45,7 @@ func slotBound(tag byte, s ring.Slot) []byte {
 
 // state is what the store counts; it is written in the batch that it describes, and so is exact after any crash.
 type state struct {
-	commits uint64 // batches ever committed in this directory
+	commits uint64 // number of the last batch
 	keys    int64
 	bytes   int64 // of records
 }

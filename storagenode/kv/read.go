@@ -153,6 +153,16 @@ func (s *Store) visit(l *life, fn func(key, rec []byte) (bool, error)) func(k, r
 // durable, so are they. v is copied. If the error is nil, done is called exactly once, by the committer. Errors:
 // ErrInvalid, ErrOverloaded, ErrDiskFull, ErrReopening, ErrClosed.
 func (s *Store) PutMeta(name string, v []byte, done func(error)) error {
+	return s.putMeta(name, v, false, done)
+}
+
+// PutNote is PutMeta for what may be lost, and does not raise the commit number: what nodes remember of each other's
+// numbers would raise them for ever.
+func (s *Store) PutNote(name string, v []byte, done func(error)) error {
+	return s.putMeta(name, v, true, done)
+}
+
+func (s *Store) putMeta(name string, v []byte, note bool, done func(error)) error {
 	if name == "" || len(name) > MaxMetaName || len(v) > MaxMetaValue {
 		return fmt.Errorf("%w: node state %q of %d bytes", ErrInvalid, name, len(v))
 	}
@@ -162,7 +172,7 @@ func (s *Store) PutMeta(name string, v []byte, done func(error)) error {
 	}
 	defer l.gate.RUnlock()
 	o := newOp(metaKey(name), append([]byte(nil), v...))
-	o.call = callback{mint: done}
+	o.call, o.note = callback{mint: done}, note
 	if o.size() > l.maxRecord {
 		return fmt.Errorf("%w: node state %q", ErrTooLarge, name)
 	}

@@ -34,7 +34,8 @@ type Store struct {
 	closed    atomic.Bool
 	full      atomic.Bool
 
-	commits, keys, bytes atomic.Int64 // the committed state
+	commits, keys, bytes atomic.Int64  // the committed state
+	synced               atomic.Uint64 // the last commit number that was synced in this process
 	batches, reopenings  atomic.Uint64
 	lastLimitLog         atomic.Int64
 
@@ -116,7 +117,7 @@ func (s *Store) Actor() causal.Actor {
 // Stats are counts since Open, where nothing else is said.
 type Stats struct {
 	Keys, Bytes       int64  // durable records, exact
-	CommitNumber      uint64 // batches ever committed in this directory; it falls only with a disk rolled back or emptied
+	CommitNumber      uint64 // of the last batch; see Position
 	Minted            uint64 // writes that were given a dot
 	Commits           uint64 // batches
 	Reopenings        uint64 // of the engine, after failures

@@ -53,6 +53,7 @@ type op struct {
 	bytesMore int64
 	hint      *hintDelta // of a hint; a nil rec then removes it
 	mark      markChange // of the key's tombstone
+	note      bool       // it does not count as a commit
 	// exec is what the committer does by itself instead of writing rec, alone and in its place in the queue.
 	exec func(*committer) (refused, failed error)
 	room [recordPrefix + 55]byte // for disk, where the key is short

@@ -59,6 +59,8 @@ func (n *Node) notReady() string {
 		return "not part of a settled layout"
 	case !n.store.Stats().Available:
 		return "engine is being reopened"
+	case !n.witness.Vouched():
+		return "waits to hear what others remember of its disk"
 	case n.inDoubt():
 		return "disk lost data and is being refilled"
 	}

@@ -37,7 +37,7 @@ func (s *service) Deliver(ctx context.Context, req *storagev1.DeliverRequest) (*
 		return nil, status.Error(codes.InvalidArgument, "a delivery needs a sender, and hints or repairs for a cause")
 	case len(req.GetRecords()) > deliveredMost:
 		return nil, status.Errorf(codes.InvalidArgument, "%d records, at most %d", len(req.GetRecords()), deliveredMost)
-	case n.draining.Load() || n.state.Known() == nil:
+	case n.draining.Load() || n.state.Known() == nil || !n.witness.Vouched():
 		return nil, status.Error(codes.Unavailable, "node is starting or stopping")
 	}
 	select {

@@ -38,6 +38,7 @@ import (
 	"github.com/dotring/dotring/storagenode/internal/layout"
 	"github.com/dotring/dotring/storagenode/internal/scrub"
 	"github.com/dotring/dotring/storagenode/internal/stream"
+	"github.com/dotring/dotring/storagenode/internal/witness"
 	"github.com/dotring/dotring/storagenode/kv"
 )
 
@@ -94,6 +95,7 @@ type Node struct {
 	sums    *antientropy.Sums
 	repair  *antientropy.Service
 	collect *collector.Service
+	witness *witness.Service
 	scrub   *scrub.Service // nil: never
 	pulse   wire.Pulse
 	dir     *datadir.Dir
@@ -183,10 +185,15 @@ func (n *Node) open(deps Deps) (err error) {
 		return err
 	}
 	n.peers = newPeers(n.id, n.gossip, n.clientCredentials(), n.dialOptions()...)
+	if n.witness, err = witness.New(witness.Config{
+		Self: n.id, Store: n.store, Known: n.state.Known, Peers: n.peers, Logger: n.log, Registerer: n.reg,
+	}); err != nil {
+		return err
+	}
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, DeadAfter: n.cfg.DeadAfter, Standby: n.cfg.Standby,
 		Reached: n.reach.get, TransferRate: n.cfg.TransferRate, Pressure: n.pressure,
-		State: n.state, Doubts: n.store, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
+		State: n.state, Doubts: n.store, Vouched: n.witness.Vouched, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
 		Publish: n.publish, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
@@ -197,7 +204,7 @@ func (n *Node) open(deps Deps) (err error) {
 		return err
 	}
 	if n.collect, err = collector.New(collector.Config{
-		Self: n.id, Store: n.store, State: n.state, Members: n.keepers, InDoubt: func() bool { return n.store.Doubts().Any() }, Peers: n.peers,
+		Self: n.id, Store: n.store, State: n.state, Members: n.keepers, InDoubt: func() bool { return n.inDoubt() || n.store.Doubts().Any() }, Peers: n.peers,
 		Grace: n.cfg.TombstoneGrace, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
@@ -273,7 +280,7 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 	if cfg.Open == nil {
 		switch n.cfg.Engine {
 		case EngineMemory:
-			cfg.Open = func() (engine.Engine, error) { return memory.New(), nil }
+			cfg.Open = memory.NewStore().Open // lives as long as the process
 		default:
 			if cfg.Open, err = diskEngine(n.cfg, n.dir.EnginePath(), n.log); err != nil {
 				return err
@@ -294,8 +301,8 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 // pressure is how full the queues of clients' requests are, 0 to 1.
 func (n *Node) pressure() float64 { return max(n.store.Pressure(), n.stream.Pressure()) }
 
-// inDoubt says that what is on this node's disk proves nothing at all.
-func (n *Node) inDoubt() bool { return n.store.Doubts().Whole }
+// inDoubt says that what is on this node's disk proves nothing at all, or that others were not asked yet whether it does.
+func (n *Node) inDoubt() bool { return !n.witness.Vouched() || n.store.Doubts().Whole }
 
 var errNoRoom = errors.New("disk is nearly full")
 
@@ -407,6 +414,7 @@ func (n *Node) Run(ctx context.Context) error {
 	owned.Go(func() { n.joinGossip(back) })
 	owned.Go(func() { n.repair.Run(back) })
 	owned.Go(func() { n.collect.Run(back) })
+	owned.Go(func() { n.witness.Run(back) })
 	if n.scrub != nil {
 		owned.Go(func() { n.scrub.Run(back) })
 	}

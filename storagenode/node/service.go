@@ -39,8 +39,11 @@ type service struct {
 	node *Node
 }
 
-// Exchange is the data path.
+// Exchange is the data path. A stream opens once the node may serve from its disk, so that gateways use others until then.
 func (s *service) Exchange(st grpc.BidiStreamingServer[storagev1.Frame, storagev1.Frame]) error {
+	if s.node.state.Known() != nil {
+		s.node.witness.Wait(st.Context())
+	}
 	return s.node.stream.Exchange(st)
 }
 
@@ -140,6 +143,9 @@ func (s *service) Pull(req *storagev1.PullRequest, st grpc.ServerStreamingServer
 	acked, k := n.state.Fence().Acked, n.state.Known()
 	if acked != id && (k == nil || k.Settled.ID() != id) {
 		return status.Errorf(codes.FailedPrecondition, "layout %s is neither settled nor the one acknowledged here, %s is", id, acked)
+	}
+	if !n.witness.Vouched() {
+		return status.Error(codes.Unavailable, "this node waits to hear what others remember of its disk")
 	}
 	if n.inDoubt() && !req.GetDoubted() {
 		return status.Error(codes.DataLoss, "this node's disk lost data and is being refilled")
@@ -267,6 +273,11 @@ func (s *service) Collect(ctx context.Context, req *storagev1.CollectRequest) (*
 	return s.node.collect.Collect(ctx, req)
 }
 
+// Witness remembers how far another node's disk has come.
+func (s *service) Witness(ctx context.Context, req *storagev1.WitnessRequest) (*storagev1.WitnessResponse, error) {
+	return s.node.witness.Witness(ctx, req)
+}
+
 // GetNode tells what the node knows of itself.
 func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev1.GetNodeResponse, error) {
 	n := s.node
@@ -309,6 +320,8 @@ func (n *Node) describe() string {
 		return "joining"
 	case !n.store.Stats().Available:
 		return "reopening"
+	case !n.witness.Vouched():
+		return "starting"
 	case n.store.Doubts().Any():
 		return "refilling"
 	case n.state.Removed():

@@ -80,6 +80,9 @@ func (d *Driver) refill(ctx context.Context) bool {
 	if !now.Any() {
 		return true
 	}
+	if d.cfg.Vouched != nil && !d.cfg.Vouched() {
+		return false // what they say has to be among what ends with the doubt
+	}
 	if err := d.forgetPulls(ctx); err != nil {
 		d.log.Warn().Err(err).Msg("what was pulled for a layout change is not forgotten yet: nothing is refilled before it is")
 		return false

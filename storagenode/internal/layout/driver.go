@@ -121,8 +121,10 @@ type Config struct {
 	TransferRate int64
 	Pressure     func() float64
 
-	State   *State
-	Doubts  Doubtful
+	State  *State
+	Doubts Doubtful
+	// Vouched says that others were asked what they remember of this disk: before, nothing is refilled. Optional.
+	Vouched func() bool
 	Members Members
 	Peers   Peers
 	Records Records

@@ -3488,6 +3488,160 @@ func (x *SlotGain) GetSlots() uint32 {
 	return 0
 }
 
+type WitnessRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller (16 bytes).
+	From []byte `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// How far its disk has come; nothing is to be remembered where it is absent.
+	Position      *DiskPosition `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessRequest) Reset() {
+	*x = WitnessRequest{}
+	mi := &file_storage_v1_storage_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessRequest) ProtoMessage() {}
+
+func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessRequest.ProtoReflect.Descriptor instead.
+func (*WitnessRequest) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *WitnessRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *WitnessRequest) GetPosition() *DiskPosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+type WitnessResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The furthest that was heard before; absent where nothing was.
+	Remembered    *DiskPosition `protobuf:"bytes,1,opt,name=remembered,proto3" json:"remembered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessResponse) Reset() {
+	*x = WitnessResponse{}
+	mi := &file_storage_v1_storage_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessResponse) ProtoMessage() {}
+
+func (x *WitnessResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessResponse.ProtoReflect.Descriptor instead.
+func (*WitnessResponse) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *WitnessResponse) GetRemembered() *DiskPosition {
+	if x != nil {
+		return x.Remembered
+	}
+	return nil
+}
+
+// DiskPosition is how far a node's disk has come.
+type DiskPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The line of commits that it belongs to (16 bytes): another one begins when everything on a disk came into doubt.
+	Line []byte `protobuf:"bytes,1,opt,name=line,proto3" json:"line,omitempty"`
+	// Of the last batch that was synced.
+	Number        uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskPosition) Reset() {
+	*x = DiskPosition{}
+	mi := &file_storage_v1_storage_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskPosition) ProtoMessage() {}
+
+func (x *DiskPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskPosition.ProtoReflect.Descriptor instead.
+func (*DiskPosition) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *DiskPosition) GetLine() []byte {
+	if x != nil {
+		return x.Line
+	}
+	return nil
+}
+
+func (x *DiskPosition) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3496,7 +3650,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[43]
+	mi := &file_storage_v1_storage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3508,7 +3662,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[43]
+	mi := &file_storage_v1_storage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3521,7 +3675,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{43}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{46}
 }
 
 type GetNodeResponse struct {
@@ -3553,7 +3707,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[44]
+	mi := &file_storage_v1_storage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +3719,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[44]
+	mi := &file_storage_v1_storage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3578,7 +3732,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{44}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetNodeResponse) GetId() []byte {
@@ -3709,7 +3863,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_storage_v1_storage_proto_msgTypes[45]
+	mi := &file_storage_v1_storage_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +3875,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[45]
+	mi := &file_storage_v1_storage_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +3888,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{45}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SnapshotRequest) GetPart() SnapshotPart {
@@ -3756,7 +3910,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_storage_v1_storage_proto_msgTypes[46]
+	mi := &file_storage_v1_storage_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3768,7 +3922,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[46]
+	mi := &file_storage_v1_storage_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3781,7 +3935,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{46}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SnapshotResponse) GetHead() *SnapshotHead {
@@ -3814,7 +3968,7 @@ type SnapshotHead struct {
 
 func (x *SnapshotHead) Reset() {
 	*x = SnapshotHead{}
-	mi := &file_storage_v1_storage_proto_msgTypes[47]
+	mi := &file_storage_v1_storage_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +3980,7 @@ func (x *SnapshotHead) String() string {
 func (*SnapshotHead) ProtoMessage() {}
 
 func (x *SnapshotHead) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[47]
+	mi := &file_storage_v1_storage_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +3993,7 @@ func (x *SnapshotHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHead.ProtoReflect.Descriptor instead.
 func (*SnapshotHead) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{47}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SnapshotHead) GetCluster() []byte {
@@ -4123,7 +4277,17 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04view\x18\x04 \x01(\fR\x04view\"4\n" +
 	"\bSlotGain\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
-	"\x05slots\x18\x02 \x01(\rR\x05slots\"\x10\n" +
+	"\x05slots\x18\x02 \x01(\rR\x05slots\"b\n" +
+	"\x0eWitnessRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12<\n" +
+	"\bposition\x18\x02 \x01(\v2 .dotring.storage.v1.DiskPositionR\bposition\"S\n" +
+	"\x0fWitnessResponse\x12@\n" +
+	"\n" +
+	"remembered\x18\x01 \x01(\v2 .dotring.storage.v1.DiskPositionR\n" +
+	"remembered\":\n" +
+	"\fDiskPosition\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\fR\x04line\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\x10\n" +
 	"\x0eGetNodeRequest\"\xab\x04\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -4203,8 +4367,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\fSnapshotPart\x12\x1d\n" +
 	"\x19SNAPSHOT_PART_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13SNAPSHOT_PART_HINTS\x10\x01\x12\x19\n" +
-	"\x15SNAPSHOT_PART_RECORDS\x10\x022\xc6\n" +
-	"\n" +
+	"\x15SNAPSHOT_PART_RECORDS\x10\x022\x9a\v\n" +
 	"\aStorage\x12D\n" +
 	"\bExchange\x12\x19.dotring.storage.v1.Frame\x1a\x19.dotring.storage.v1.Frame(\x010\x01\x12a\n" +
 	"\fExchangeView\x12'.dotring.storage.v1.ExchangeViewRequest\x1a(.dotring.storage.v1.ExchangeViewResponse\x12I\n" +
@@ -4217,7 +4380,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x05Fetch\x12 .dotring.storage.v1.FetchRequest\x1a!.dotring.storage.v1.FetchResponse\x12L\n" +
 	"\x05Holds\x12 .dotring.storage.v1.HoldsRequest\x1a!.dotring.storage.v1.HoldsResponse\x12U\n" +
 	"\bGetTasks\x12#.dotring.storage.v1.GetTasksRequest\x1a$.dotring.storage.v1.GetTasksResponse\x12R\n" +
-	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12a\n" +
+	"\aCollect\x12\".dotring.storage.v1.CollectRequest\x1a#.dotring.storage.v1.CollectResponse\x12R\n" +
+	"\aWitness\x12\".dotring.storage.v1.WitnessRequest\x1a#.dotring.storage.v1.WitnessResponse\x12a\n" +
 	"\fChangeLayout\x12'.dotring.storage.v1.ChangeLayoutRequest\x1a(.dotring.storage.v1.ChangeLayoutResponse\x12R\n" +
 	"\aGetNode\x12\".dotring.storage.v1.GetNodeRequest\x1a#.dotring.storage.v1.GetNodeResponse\x12U\n" +
 	"\bListKeys\x12#.dotring.storage.v1.ListKeysRequest\x1a$.dotring.storage.v1.ListKeysResponse\x12W\n" +
@@ -4236,7 +4400,7 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_storage_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(Op)(0),                      // 0: dotring.storage.v1.Op
 	(Cause)(0),                   // 1: dotring.storage.v1.Cause
@@ -4287,11 +4451,14 @@ var file_storage_v1_storage_proto_goTypes = []any{
 	(*ChangeLayoutRequest)(nil),  // 46: dotring.storage.v1.ChangeLayoutRequest
 	(*ChangeLayoutResponse)(nil), // 47: dotring.storage.v1.ChangeLayoutResponse
 	(*SlotGain)(nil),             // 48: dotring.storage.v1.SlotGain
-	(*GetNodeRequest)(nil),       // 49: dotring.storage.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 50: dotring.storage.v1.GetNodeResponse
-	(*SnapshotRequest)(nil),      // 51: dotring.storage.v1.SnapshotRequest
-	(*SnapshotResponse)(nil),     // 52: dotring.storage.v1.SnapshotResponse
-	(*SnapshotHead)(nil),         // 53: dotring.storage.v1.SnapshotHead
+	(*WitnessRequest)(nil),       // 49: dotring.storage.v1.WitnessRequest
+	(*WitnessResponse)(nil),      // 50: dotring.storage.v1.WitnessResponse
+	(*DiskPosition)(nil),         // 51: dotring.storage.v1.DiskPosition
+	(*GetNodeRequest)(nil),       // 52: dotring.storage.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),      // 53: dotring.storage.v1.GetNodeResponse
+	(*SnapshotRequest)(nil),      // 54: dotring.storage.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),     // 55: dotring.storage.v1.SnapshotResponse
+	(*SnapshotHead)(nil),         // 56: dotring.storage.v1.SnapshotHead
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
 	6,  // 0: dotring.storage.v1.Frame.layouts:type_name -> dotring.storage.v1.LayoutName
@@ -4327,49 +4494,53 @@ var file_storage_v1_storage_proto_depIdxs = []int32{
 	4,  // 30: dotring.storage.v1.ChangeLayoutRequest.change:type_name -> dotring.storage.v1.LayoutChange
 	6,  // 31: dotring.storage.v1.ChangeLayoutResponse.layout:type_name -> dotring.storage.v1.LayoutName
 	48, // 32: dotring.storage.v1.ChangeLayoutResponse.gained:type_name -> dotring.storage.v1.SlotGain
-	6,  // 33: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
-	6,  // 34: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
-	5,  // 35: dotring.storage.v1.SnapshotRequest.part:type_name -> dotring.storage.v1.SnapshotPart
-	53, // 36: dotring.storage.v1.SnapshotResponse.head:type_name -> dotring.storage.v1.SnapshotHead
-	21, // 37: dotring.storage.v1.SnapshotResponse.records:type_name -> dotring.storage.v1.PulledRecord
-	6,  // 38: dotring.storage.v1.SnapshotHead.settled:type_name -> dotring.storage.v1.LayoutName
-	8,  // 39: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
-	11, // 40: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
-	13, // 41: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
-	16, // 42: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
-	18, // 43: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
-	22, // 44: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
-	24, // 45: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
-	26, // 46: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
-	29, // 47: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
-	31, // 48: dotring.storage.v1.Storage.Holds:input_type -> dotring.storage.v1.HoldsRequest
-	34, // 49: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
-	40, // 50: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
-	46, // 51: dotring.storage.v1.Storage.ChangeLayout:input_type -> dotring.storage.v1.ChangeLayoutRequest
-	49, // 52: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
-	43, // 53: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
-	51, // 54: dotring.storage.v1.Storage.Snapshot:input_type -> dotring.storage.v1.SnapshotRequest
-	8,  // 55: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
-	12, // 56: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
-	14, // 57: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
-	17, // 58: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
-	19, // 59: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
-	23, // 60: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
-	25, // 61: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
-	27, // 62: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
-	30, // 63: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
-	33, // 64: dotring.storage.v1.Storage.Holds:output_type -> dotring.storage.v1.HoldsResponse
-	35, // 65: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
-	42, // 66: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
-	47, // 67: dotring.storage.v1.Storage.ChangeLayout:output_type -> dotring.storage.v1.ChangeLayoutResponse
-	50, // 68: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
-	44, // 69: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
-	52, // 70: dotring.storage.v1.Storage.Snapshot:output_type -> dotring.storage.v1.SnapshotResponse
-	55, // [55:71] is the sub-list for method output_type
-	39, // [39:55] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	51, // 33: dotring.storage.v1.WitnessRequest.position:type_name -> dotring.storage.v1.DiskPosition
+	51, // 34: dotring.storage.v1.WitnessResponse.remembered:type_name -> dotring.storage.v1.DiskPosition
+	6,  // 35: dotring.storage.v1.GetNodeResponse.acked:type_name -> dotring.storage.v1.LayoutName
+	6,  // 36: dotring.storage.v1.GetNodeResponse.synced:type_name -> dotring.storage.v1.LayoutName
+	5,  // 37: dotring.storage.v1.SnapshotRequest.part:type_name -> dotring.storage.v1.SnapshotPart
+	56, // 38: dotring.storage.v1.SnapshotResponse.head:type_name -> dotring.storage.v1.SnapshotHead
+	21, // 39: dotring.storage.v1.SnapshotResponse.records:type_name -> dotring.storage.v1.PulledRecord
+	6,  // 40: dotring.storage.v1.SnapshotHead.settled:type_name -> dotring.storage.v1.LayoutName
+	8,  // 41: dotring.storage.v1.Storage.Exchange:input_type -> dotring.storage.v1.Frame
+	11, // 42: dotring.storage.v1.Storage.ExchangeView:input_type -> dotring.storage.v1.ExchangeViewRequest
+	13, // 43: dotring.storage.v1.Storage.Join:input_type -> dotring.storage.v1.JoinRequest
+	16, // 44: dotring.storage.v1.Storage.Watch:input_type -> dotring.storage.v1.WatchRequest
+	18, // 45: dotring.storage.v1.Storage.Pull:input_type -> dotring.storage.v1.PullRequest
+	22, // 46: dotring.storage.v1.Storage.Deliver:input_type -> dotring.storage.v1.DeliverRequest
+	24, // 47: dotring.storage.v1.Storage.Compare:input_type -> dotring.storage.v1.CompareRequest
+	26, // 48: dotring.storage.v1.Storage.Digests:input_type -> dotring.storage.v1.DigestsRequest
+	29, // 49: dotring.storage.v1.Storage.Fetch:input_type -> dotring.storage.v1.FetchRequest
+	31, // 50: dotring.storage.v1.Storage.Holds:input_type -> dotring.storage.v1.HoldsRequest
+	34, // 51: dotring.storage.v1.Storage.GetTasks:input_type -> dotring.storage.v1.GetTasksRequest
+	40, // 52: dotring.storage.v1.Storage.Collect:input_type -> dotring.storage.v1.CollectRequest
+	49, // 53: dotring.storage.v1.Storage.Witness:input_type -> dotring.storage.v1.WitnessRequest
+	46, // 54: dotring.storage.v1.Storage.ChangeLayout:input_type -> dotring.storage.v1.ChangeLayoutRequest
+	52, // 55: dotring.storage.v1.Storage.GetNode:input_type -> dotring.storage.v1.GetNodeRequest
+	43, // 56: dotring.storage.v1.Storage.ListKeys:input_type -> dotring.storage.v1.ListKeysRequest
+	54, // 57: dotring.storage.v1.Storage.Snapshot:input_type -> dotring.storage.v1.SnapshotRequest
+	8,  // 58: dotring.storage.v1.Storage.Exchange:output_type -> dotring.storage.v1.Frame
+	12, // 59: dotring.storage.v1.Storage.ExchangeView:output_type -> dotring.storage.v1.ExchangeViewResponse
+	14, // 60: dotring.storage.v1.Storage.Join:output_type -> dotring.storage.v1.JoinResponse
+	17, // 61: dotring.storage.v1.Storage.Watch:output_type -> dotring.storage.v1.WatchResponse
+	19, // 62: dotring.storage.v1.Storage.Pull:output_type -> dotring.storage.v1.PullResponse
+	23, // 63: dotring.storage.v1.Storage.Deliver:output_type -> dotring.storage.v1.DeliverResponse
+	25, // 64: dotring.storage.v1.Storage.Compare:output_type -> dotring.storage.v1.CompareResponse
+	27, // 65: dotring.storage.v1.Storage.Digests:output_type -> dotring.storage.v1.DigestsResponse
+	30, // 66: dotring.storage.v1.Storage.Fetch:output_type -> dotring.storage.v1.FetchResponse
+	33, // 67: dotring.storage.v1.Storage.Holds:output_type -> dotring.storage.v1.HoldsResponse
+	35, // 68: dotring.storage.v1.Storage.GetTasks:output_type -> dotring.storage.v1.GetTasksResponse
+	42, // 69: dotring.storage.v1.Storage.Collect:output_type -> dotring.storage.v1.CollectResponse
+	50, // 70: dotring.storage.v1.Storage.Witness:output_type -> dotring.storage.v1.WitnessResponse
+	47, // 71: dotring.storage.v1.Storage.ChangeLayout:output_type -> dotring.storage.v1.ChangeLayoutResponse
+	53, // 72: dotring.storage.v1.Storage.GetNode:output_type -> dotring.storage.v1.GetNodeResponse
+	44, // 73: dotring.storage.v1.Storage.ListKeys:output_type -> dotring.storage.v1.ListKeysResponse
+	55, // 74: dotring.storage.v1.Storage.Snapshot:output_type -> dotring.storage.v1.SnapshotResponse
+	58, // [58:75] is the sub-list for method output_type
+	41, // [41:58] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -4383,7 +4554,7 @@ func file_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   48,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	Storage_Holds_FullMethodName        = "/dotring.storage.v1.Storage/Holds"
 	Storage_GetTasks_FullMethodName     = "/dotring.storage.v1.Storage/GetTasks"
 	Storage_Collect_FullMethodName      = "/dotring.storage.v1.Storage/Collect"
+	Storage_Witness_FullMethodName      = "/dotring.storage.v1.Storage/Witness"
 	Storage_ChangeLayout_FullMethodName = "/dotring.storage.v1.Storage/ChangeLayout"
 	Storage_GetNode_FullMethodName      = "/dotring.storage.v1.Storage/GetNode"
 	Storage_ListKeys_FullMethodName     = "/dotring.storage.v1.Storage/ListKeys"
@@ -70,6 +71,8 @@ type StorageClient interface {
 	GetTasks(ctx context.Context, in *GetTasksRequest, opts ...grpc.CallOption) (*GetTasksResponse, error)
 	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
 	Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error)
+	// Witness tells a member how far the caller's disk has come, and answers what the member remembered of it before.
+	Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error)
 	// ChangeLayout puts on the settled layout what an operator asks for, or tells what that would do.
 	ChangeLayout(ctx context.Context, in *ChangeLayoutRequest, opts ...grpc.CallOption) (*ChangeLayoutResponse, error)
 	// GetNode tells what one node knows of itself.
@@ -238,6 +241,16 @@ func (c *storageClient) Collect(ctx context.Context, in *CollectRequest, opts ..
 	return out, nil
 }
 
+func (c *storageClient) Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WitnessResponse)
+	err := c.cc.Invoke(ctx, Storage_Witness_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageClient) ChangeLayout(ctx context.Context, in *ChangeLayoutRequest, opts ...grpc.CallOption) (*ChangeLayoutResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ChangeLayoutResponse)
@@ -317,6 +330,8 @@ type StorageServer interface {
 	GetTasks(context.Context, *GetTasksRequest) (*GetTasksResponse, error)
 	// Collect asks a member about tombstones that may be needed no more, and has it mark and remove them.
 	Collect(context.Context, *CollectRequest) (*CollectResponse, error)
+	// Witness tells a member how far the caller's disk has come, and answers what the member remembered of it before.
+	Witness(context.Context, *WitnessRequest) (*WitnessResponse, error)
 	// ChangeLayout puts on the settled layout what an operator asks for, or tells what that would do.
 	ChangeLayout(context.Context, *ChangeLayoutRequest) (*ChangeLayoutResponse, error)
 	// GetNode tells what one node knows of itself.
@@ -370,6 +385,9 @@ func (UnimplementedStorageServer) GetTasks(context.Context, *GetTasksRequest) (*
 }
 func (UnimplementedStorageServer) Collect(context.Context, *CollectRequest) (*CollectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Collect not implemented")
+}
+func (UnimplementedStorageServer) Witness(context.Context, *WitnessRequest) (*WitnessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Witness not implemented")
 }
 func (UnimplementedStorageServer) ChangeLayout(context.Context, *ChangeLayoutRequest) (*ChangeLayoutResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangeLayout not implemented")
@@ -588,6 +606,24 @@ func _Storage_Collect_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Storage_Witness_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WitnessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageServer).Witness(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Storage_Witness_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageServer).Witness(ctx, req.(*WitnessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Storage_ChangeLayout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ChangeLayoutRequest)
 	if err := dec(in); err != nil {
@@ -691,6 +727,10 @@ var Storage_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Collect",
 			Handler:    _Storage_Collect_Handler,
+		},
+		{
+			MethodName: "Witness",
+			Handler:    _Storage_Witness_Handler,
 		},
 		{
 			MethodName: "ChangeLayout",
