@@ -258,12 +258,21 @@ func (s *session) settled(ctx context.Context, c change, told *clusterv1.LayoutC
 	if err := get("/v1/cluster/tasks", &tasks); err != nil {
 		return false, "the gateway does not tell: " + err.Error(), nil
 	}
-	for _, t := range tasks.Tasks {
-		if t.Kind == "layout" {
-			return false, t.Detail, nil
+	return false, waitsText(tasks.Tasks), nil
+}
+
+// waitsText says what a change waits for, and how far those are that fetch, in steps of five percent: it is said whenever it is another.
+func waitsText(tasks []*clusterv1.Task) string {
+	var parts []string
+	for _, t := range tasks {
+		switch {
+		case t.Kind == "layout":
+			parts = append([]string{t.Detail}, parts...)
+		case t.Kind == "transfer" && t.Total > 0:
+			parts = append(parts, fmt.Sprintf("%s has fetched %d%%", t.Node, 100*t.Done/t.Total/5*5))
 		}
 	}
-	return false, "", nil
+	return strings.Join(parts, "; ")
 }
 
 func changeText(p palette, title string, c *clusterv1.LayoutChange) string {

@@ -75,6 +75,14 @@ func scripted(t *testing.T, answers map[string][]canned) (url string) {
 	return srv.URL
 }
 
+func TestWhatAChangeWaitsFor(t *testing.T) {
+	got := waitsText([]*clusterv1.Task{{Node: "node1", Kind: "transfer", Done: 99, Total: 1000}, {Node: "node2", Kind: "transfer", Done: 1000, Total: 1000},
+		{Node: "node2", Kind: "transfer"}, {Node: "node1", Kind: "hints", Total: 7}, {Kind: "layout", Detail: "to 9, which waits for node1 to sync"}})
+	if want := "to 9, which waits for node1 to sync; node1 has fetched 5%; node2 has fetched 100%"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // A change is followed over a gateway that does not answer for a moment, until it has settled with what was asked for, or without.
 func TestWaitFollowsAChange(t *testing.T) {
 	told := func(m proto.Message) canned { return canned{200, jsonType, serverJSON(t, m)} }

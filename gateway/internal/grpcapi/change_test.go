@@ -40,13 +40,17 @@ func TestCanStop(t *testing.T) {
 		want    bool
 		why     string
 	}{
-		"all are up":             {3, func(*edgetest.Nodes) {}, true, ""},
-		"another is away":        {3, func(n *edgetest.Nodes) { n.Away["b"] = true }, false, "b does not answer"},
-		"it is away itself":      {3, func(n *edgetest.Nodes) { n.Away["a"] = true }, true, ""},
-		"two members":            {2, func(*edgetest.Nodes) {}, false, ""},
-		"one member":             {1, func(*edgetest.Nodes) {}, false, ""},
-		"another's disk lost it": {3, func(n *edgetest.Nodes) { n.Tasks = tasks(func(id ring.NodeID, r *storagev1.GetTasksResponse) { r.Refilling = id == b }) }, false, "b is fetching"},
-		"its own disk lost it":   {3, func(n *edgetest.Nodes) { n.Tasks = tasks(func(id ring.NodeID, r *storagev1.GetTasksResponse) { r.Refilling = id == a }) }, true, ""},
+		"all are up":        {3, func(*edgetest.Nodes) {}, true, ""},
+		"another is away":   {3, func(n *edgetest.Nodes) { n.Away["b"] = true }, false, "b does not answer"},
+		"it is away itself": {3, func(n *edgetest.Nodes) { n.Away["a"] = true }, true, ""},
+		"two members":       {2, func(*edgetest.Nodes) {}, false, ""},
+		"one member":        {1, func(*edgetest.Nodes) {}, false, ""},
+		"another's disk lost it": {3, func(n *edgetest.Nodes) {
+			n.Tasks = tasks(func(id ring.NodeID, r *storagev1.GetTasksResponse) { r.Refilling = id == b })
+		}, false, "b is fetching"},
+		"its own disk lost it": {3, func(n *edgetest.Nodes) {
+			n.Tasks = tasks(func(id ring.NodeID, r *storagev1.GetTasksResponse) { r.Refilling = id == a })
+		}, true, ""},
 		"it keeps writes for another": {3, func(n *edgetest.Nodes) {
 			n.Tasks = tasks(func(id ring.NodeID, r *storagev1.GetTasksResponse) {
 				if id == a {
