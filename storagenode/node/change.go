@@ -48,7 +48,7 @@ func (s *service) ChangeLayout(ctx context.Context, req *storagev1.ChangeLayoutR
 	case err != nil:
 		return nil, status.Errorf(codes.Internal, "change the layout: %v", err)
 	}
-	resp := &storagev1.ChangeLayoutResponse{Layout: layoutName(p.Layout.ID()), View: p.View.Encode()}
+	resp := &storagev1.ChangeLayoutResponse{Layout: layoutName(p.Layout.ID()), View: p.View.Encode(), TransferRate: uint64(n.cfg.TransferRate)}
 	for _, m := range p.Layout.Members() {
 		if slots := p.Gained[m.ID]; slots > 0 {
 			resp.Gained = append(resp.Gained, &storagev1.SlotGain{Node: m.ID[:], Slots: uint32(slots)})

@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -292,6 +293,9 @@ func changeText(p palette, title string, c *clusterv1.LayoutChange) string {
 		size := ""
 		if c.MovedBytes > 0 {
 			size = ", about " + byteSize(c.MovedBytes)
+		}
+		if c.AtLeastSeconds > 0 {
+			size += fmt.Sprintf(", which takes %s at least", time.Duration(math.Ceil(c.AtLeastSeconds))*time.Second)
 		}
 		fmt.Fprintf(&b, "In all %s of all copies change hands%s.\n", percent(c.MovedShare), size)
 	}

@@ -21,7 +21,7 @@ func layoutChange() *clusterv1.LayoutChange {
 		Nodes: []*clusterv1.NodeShare{{Id: actor1, Name: "node1", WeightBefore: 1, WeightAfter: 1, ShareBefore: 0.75, ShareAfter: 1},
 			{Id: actor2, Name: "node4", WeightBefore: 1, ShareBefore: 0.75}, {Id: actor2, Name: "node10", WeightAfter: 2, ShareAfter: 0.005}},
 		Moves:      []*clusterv1.Move{{From: "node4", To: "node1", Slots: 1000, Bytes: 5 << 20}, {From: "node4", To: "node10", Slots: 262144, Bytes: 1200 << 20}},
-		MovedShare: 0.0837, MovedBytes: 1205 << 20, ReplicasBefore: 3, ReplicasAfter: 3,
+		MovedShare: 0.0837, MovedBytes: 1205 << 20, ReplicasBefore: 3, ReplicasAfter: 3, AtLeastSeconds: 37.2,
 		Risks: []*clusterv1.FailureRisk{{Failures: 1}, {Failures: 2, Before: 0.25, After: 0.5}, {Failures: 3, Before: 0.0004, After: 0.0003}}}
 }
 
@@ -33,7 +33,7 @@ func underWay() *clusterv1.LayoutChange {
 
 func lossy() *clusterv1.LayoutChange {
 	c := layoutChange()
-	c.ReplicasAfter, c.DegradedSlots, c.ShortSlots, c.MovedBytes = 2, slots/2, slots/1000, 0
+	c.ReplicasAfter, c.DegradedSlots, c.ShortSlots, c.MovedBytes, c.AtLeastSeconds = 2, slots/2, slots/1000, 0, 0
 	c.ShortRanges = []*clusterv1.SlotRange{{From: 0, To: 1048}}
 	c.Moves = []*clusterv1.Move{{To: hostile, Slots: 7}}
 	for i := range movesShown {

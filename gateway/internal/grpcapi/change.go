@@ -131,8 +131,24 @@ func (s *Cluster) change(ctx context.Context, name string, req *storagev1.Change
 		return nil, fmt.Errorf("the view that %s answered: %w", state.Name(by), err)
 	}
 	out := s.effect(ctx, state, v)
-	out.DryRun = req.GetDryRun()
+	out.DryRun, out.AtLeastSeconds = req.GetDryRun(), longestFetch(out.GetMoves(), resp.GetTransferRate())
 	return out, nil
+}
+
+// longestFetch is how long the node that takes most fetches at that many bytes a second, in seconds; 0 for no limit.
+func longestFetch(moves []*clusterv1.Move, rate uint64) float64 {
+	if rate == 0 {
+		return 0
+	}
+	most := uint64(0)
+	taken := make(map[string]uint64)
+	for _, m := range moves {
+		if m.GetTo() != "" {
+			taken[m.GetTo()] += m.GetBytes()
+			most = max(most, taken[m.GetTo()])
+		}
+	}
+	return float64(most) / float64(rate)
 }
 
 // proposer chooses who is to make a change: a member of the settled layout that can be reached, the one it is about only where there is no other.

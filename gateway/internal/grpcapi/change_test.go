@@ -125,6 +125,17 @@ func TestPreview(t *testing.T) {
 	if total < 2.999 || total > 3.001 || got.GetMovedBytes() == 0 || got.GetSettled().GetEpoch() >= got.GetLayout().GetEpoch() {
 		t.Errorf("%v of three copies, %v", total, got)
 	}
+	longest := 0.0
+	for _, part := range gained {
+		longest = max(longest, part)
+	}
+	all := 0.0
+	for _, part := range gained {
+		all += part
+	}
+	if want := float64(got.GetMovedBytes()) * longest / all / (32 << 20); got.GetAtLeastSeconds() < 0.99*want || got.GetAtLeastSeconds() > 1.01*want {
+		t.Errorf("at least %v s, want %v", got.GetAtLeastSeconds(), want)
+	}
 	if r := got.GetRisks(); len(r) != 3 || r[0].GetBefore() != 0 || r[1].GetBefore() <= 0 || r[2].GetAfter() < r[1].GetAfter() {
 		t.Errorf("risks %v", r)
 	}

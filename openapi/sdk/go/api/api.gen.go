@@ -585,6 +585,9 @@ type Layout struct {
 
 // LayoutChange defines model for LayoutChange.
 type LayoutChange struct {
+	// AtLeastSeconds How long the node that takes most will fetch at least, by the rate that nodes keep to; 0 where that is not known or not limited.
+	AtLeastSeconds float32 `json:"at_least_seconds"`
+
 	// DegradedSlots Slots with an owner that does not answer: until the change is done they have fewer copies than they should.
 	DegradedSlots int `json:"degraded_slots"`
 

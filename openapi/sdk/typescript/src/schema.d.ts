@@ -996,6 +996,8 @@ export interface components {
             short_slots: number;
             /** @description The first of them. */
             short_ranges: components["schemas"]["SlotRange"][];
+            /** @description How long the node that takes most will fetch at least, by the rate that nodes keep to; 0 where that is not known or not limited. */
+            at_least_seconds: number;
             /** @description The chance that nodes failing at once cost some key its quorum, before and after. */
             risks: components["schemas"]["FailureRisk"][];
         };

@@ -1965,9 +1965,11 @@ type LayoutChange struct {
 	// The first of them, at most 64.
 	ShortRanges []*SlotRange `protobuf:"bytes,12,rep,name=short_ranges,json=shortRanges,proto3" json:"short_ranges,omitempty"`
 	// The chance that failures of nodes cost some key its quorum, before and after.
-	Risks         []*FailureRisk `protobuf:"bytes,13,rep,name=risks,proto3" json:"risks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Risks []*FailureRisk `protobuf:"bytes,13,rep,name=risks,proto3" json:"risks,omitempty"`
+	// How long the node that takes most will fetch at least, by the rate that nodes keep to; 0 where that is not known or not limited.
+	AtLeastSeconds float64 `protobuf:"fixed64,14,opt,name=at_least_seconds,json=atLeastSeconds,proto3" json:"at_least_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *LayoutChange) Reset() {
@@ -2089,6 +2091,13 @@ func (x *LayoutChange) GetRisks() []*FailureRisk {
 		return x.Risks
 	}
 	return nil
+}
+
+func (x *LayoutChange) GetAtLeastSeconds() float64 {
+	if x != nil {
+		return x.AtLeastSeconds
+	}
+	return 0
 }
 
 type NodeShare struct {
@@ -2744,7 +2753,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\x01R\x06weight\"-\n" +
 	"\x12AbortChangeRequest\x12\x17\n" +
-	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"\xcf\x04\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"\xf9\x04\n" +
 	"\fLayoutChange\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x127\n" +
 	"\asettled\x18\x02 \x01(\v2\x1d.dotring.cluster.v1.LayoutRefR\asettled\x125\n" +
@@ -2762,7 +2771,8 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\vshort_slots\x18\v \x01(\rR\n" +
 	"shortSlots\x12@\n" +
 	"\fshort_ranges\x18\f \x03(\v2\x1d.dotring.cluster.v1.SlotRangeR\vshortRanges\x125\n" +
-	"\x05risks\x18\r \x03(\v2\x1f.dotring.cluster.v1.FailureRiskR\x05risks\"\xbb\x01\n" +
+	"\x05risks\x18\r \x03(\v2\x1f.dotring.cluster.v1.FailureRiskR\x05risks\x12(\n" +
+	"\x10at_least_seconds\x18\x0e \x01(\x01R\x0eatLeastSeconds\"\xbb\x01\n" +
 	"\tNodeShare\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12#\n" +

@@ -3373,7 +3373,9 @@ type ChangeLayoutResponse struct {
 	// Slots for which too few sources are left to be sure of every acknowledged write: the change waits until the loss is accepted.
 	ShortSlots uint32 `protobuf:"varint,3,opt,name=short_slots,json=shortSlots,proto3" json:"short_slots,omitempty"`
 	// The encoded view with the change in it; of a dry run as it would be, not to be learned.
-	View          []byte `protobuf:"bytes,4,opt,name=view,proto3" json:"view,omitempty"`
+	View []byte `protobuf:"bytes,4,opt,name=view,proto3" json:"view,omitempty"`
+	// The most that the node which answers pulls for a change, in bytes a second; 0 for no limit.
+	TransferRate  uint64 `protobuf:"varint,5,opt,name=transfer_rate,json=transferRate,proto3" json:"transfer_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3434,6 +3436,13 @@ func (x *ChangeLayoutResponse) GetView() []byte {
 		return x.View
 	}
 	return nil
+}
+
+func (x *ChangeLayoutResponse) GetTransferRate() uint64 {
+	if x != nil {
+		return x.TransferRate
+	}
+	return 0
 }
 
 type SlotGain struct {
@@ -4268,13 +4277,14 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x06weight\x18\x04 \x01(\x01R\x06weight\x12\x1f\n" +
 	"\vaccept_loss\x18\x05 \x01(\bR\n" +
 	"acceptLoss\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"\xb9\x01\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"\xde\x01\n" +
 	"\x14ChangeLayoutResponse\x126\n" +
 	"\x06layout\x18\x01 \x01(\v2\x1e.dotring.storage.v1.LayoutNameR\x06layout\x124\n" +
 	"\x06gained\x18\x02 \x03(\v2\x1c.dotring.storage.v1.SlotGainR\x06gained\x12\x1f\n" +
 	"\vshort_slots\x18\x03 \x01(\rR\n" +
 	"shortSlots\x12\x12\n" +
-	"\x04view\x18\x04 \x01(\fR\x04view\"4\n" +
+	"\x04view\x18\x04 \x01(\fR\x04view\x12#\n" +
+	"\rtransfer_rate\x18\x05 \x01(\x04R\ftransferRate\"4\n" +
 	"\bSlotGain\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\"b\n" +

@@ -2763,6 +2763,11 @@ func (m *ChangeLayoutResponse) MarshalToSizedBufferVT(dAtA []byte) (int, error) 
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.TransferRate != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.TransferRate))
+		i--
+		dAtA[i] = 0x28
+	}
 	if len(m.View) > 0 {
 		i -= len(m.View)
 		copy(dAtA[i:], m.View)
@@ -4422,6 +4427,9 @@ func (m *ChangeLayoutResponse) SizeVT() (n int) {
 	l = len(m.View)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.TransferRate != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.TransferRate))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -11874,6 +11882,25 @@ func (m *ChangeLayoutResponse) UnmarshalVT(dAtA []byte) error {
 				m.View = []byte{}
 			}
 			iNdEx = postIndex
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field TransferRate", wireType)
+			}
+			m.TransferRate = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.TransferRate |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -20357,6 +20384,25 @@ func (m *ChangeLayoutResponse) UnmarshalVTUnsafe(dAtA []byte) error {
 			}
 			m.View = dAtA[iNdEx:postIndex]
 			iNdEx = postIndex
+		case 5:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field TransferRate", wireType)
+			}
+			m.TransferRate = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.TransferRate |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -35,6 +35,8 @@ class LayoutChange:
         short_slots (int): Slots for which too few sources are left to be sure of every acknowledged write: the change
             waits until the loss is accepted.
         short_ranges (list[SlotRange]): The first of them.
+        at_least_seconds (float): How long the node that takes most will fetch at least, by the rate that nodes keep to;
+            0 where that is not known or not limited.
         risks (list[FailureRisk]): The chance that nodes failing at once cost some key its quorum, before and after.
     """
 
@@ -50,6 +52,7 @@ class LayoutChange:
     degraded_slots: int
     short_slots: int
     short_ranges: list[SlotRange]
+    at_least_seconds: float
     risks: list[FailureRisk]
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
@@ -87,6 +90,8 @@ class LayoutChange:
             short_ranges_item = short_ranges_item_data.to_dict()
             short_ranges.append(short_ranges_item)
 
+        at_least_seconds = self.at_least_seconds
+
         risks = []
         for risks_item_data in self.risks:
             risks_item = risks_item_data.to_dict()
@@ -108,6 +113,7 @@ class LayoutChange:
                 "degraded_slots": degraded_slots,
                 "short_slots": short_slots,
                 "short_ranges": short_ranges,
+                "at_least_seconds": at_least_seconds,
                 "risks": risks,
             }
         )
@@ -162,6 +168,8 @@ class LayoutChange:
 
             short_ranges.append(short_ranges_item)
 
+        at_least_seconds = d.pop("at_least_seconds")
+
         risks = []
         _risks = d.pop("risks")
         for risks_item_data in _risks:
@@ -182,6 +190,7 @@ class LayoutChange:
             degraded_slots=degraded_slots,
             short_slots=short_slots,
             short_ranges=short_ranges,
+            at_least_seconds=at_least_seconds,
             risks=risks,
         )
 
