@@ -55,9 +55,23 @@ func (v *View) ConfirmDead(id, node NodeID) {
 	}
 }
 
-// Trusts tells whether a view that id sent may be merged: it is a member of a live layout and not marked dead. What anyone else knows came
-// from members, or from one whose word counts for nothing.
-func (v *View) Trusts(id NodeID) bool { return v.isMember(id) && !v.IsDead(id) }
+// Accepts tells whether v may merge the view o that from sent. A member's word counts unless it is marked dead, and so does whoever knows a newer
+// settled layout. Others, such as gateways, may be the last who remember a proposal, so that theirs counts too; but not while a member marked dead
+// still holds tokens, since they may have the proposal from it (see excused).
+func (v *View) Accepts(from NodeID, o *View) bool {
+	switch {
+	case v.IsDead(from):
+		return false
+	case v.isMember(from) || v.newest.id.Epoch < o.settled.id.Epoch:
+		return true
+	}
+	for id := range v.dead {
+		if v.isMember(id) {
+			return false
+		}
+	}
+	return true
+}
 
 // excused lists the required members of l that it does not wait for: those marked dead, as soon as all others have confirmed that. Until then
 // somebody could still learn a change from a dead member and carry it into a larger layout, while others settled the smaller one without it.

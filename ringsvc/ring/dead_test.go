@@ -46,8 +46,8 @@ func TestADeadMemberIsPassedOver(t *testing.T) {
 	if v.Settled() != l {
 		t.Fatal("the change still waits for the dead member")
 	}
-	if v.Trusts(modelID(3)) || v.Trusts(modelID(6)) || !v.Trusts(modelID(4)) {
-		t.Error("trusts the wrong ones")
+	if v.Accepts(modelID(3), v) || v.Accepts(modelID(6), v) || !v.Accepts(modelID(4), v) {
+		t.Error("accepts the wrong ones' views")
 	}
 	if err := v.MarkDead(modelID(2), false); !errors.Is(err, ErrRemovalPending) {
 		t.Errorf("second mark: %v", err)
@@ -247,5 +247,35 @@ func TestReplaceMovesOnePlace(t *testing.T) {
 		if _, err := v.Propose([]Change{c}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("replacement by or %s: %v", name, err)
 		}
+	}
+}
+
+// What a gateway remembers counts, though it is no member: whoever proposed it may have lost its disk. But not while a member marked dead holds
+// tokens, from which the gateway may have it; afterwards it does again.
+func TestWhoseViewIsAccepted(t *testing.T) {
+	v := grown(t, 4)
+	gateway := v.Clone()
+	propose(t, gateway, join(5))
+	if !v.Accepts(NodeID{}, gateway) || !v.Accepts(modelID(1), gateway) {
+		t.Error("a proposal that only a gateway remembers is lost")
+	}
+	if err := v.MarkDead(modelID(3), false); err != nil {
+		t.Fatal(err)
+	}
+	if v.Accepts(NodeID{}, gateway) || v.Accepts(modelID(3), gateway) || !v.Accepts(modelID(1), gateway) {
+		t.Error("a proposal that may be a dead member's is taken before its removal, or a member's is not")
+	}
+	for _, i := range []int{0, 1, 2} {
+		v.ConfirmDead(modelID(3), modelID(i))
+	}
+	l := propose(t, v, v.Removals()...)
+	for _, i := range []int{0, 1, 2} {
+		v.MarkSwitched(l.ID(), modelID(i))
+	}
+	if v.Settled() != l || !v.Accepts(NodeID{}, gateway) || v.Accepts(modelID(3), gateway) {
+		t.Error("after the removal a gateway's proposal is not taken, or the dead member's is")
+	}
+	if late := grown(t, 3); !late.Accepts(modelID(6), v) {
+		t.Error("a newer settled layout is not taken")
 	}
 }

@@ -398,6 +398,13 @@ func (m *model) step() error {
 			m.propose(n)
 		}
 	case a < .57:
+		if m.rnd.IntN(2) == 0 { // a gateway tells what it remembers
+			g, to := m.rnd.IntN(len(m.gateways)), m.node()
+			if m.reach(g > 0, m.inland(to)) && (!m.variant.deaths || to.view.Accepts(NodeID{}, m.gateways[g])) {
+				return m.send(to.view, m.gateways[g])
+			}
+			return nil
+		}
 		n := m.node() // a crash: views, promises and data are durable, progress is not
 		clear(n.pulled)
 		n.giving = nil
@@ -425,7 +432,7 @@ func (m *model) heal() error {
 		hub := m.hub()
 		for _, n := range m.nodes {
 			idle = idle && m.tidy(n) && NextStep(n.view, n.id, n.fence).Kind == StepNone &&
-				(m.variant.deaths && !hub.Trusts(n.id) || n.view.Hash() == hub.Hash())
+				(m.variant.deaths && (hub.IsDead(n.id) || !hub.isMember(n.id)) || n.view.Hash() == hub.Hash())
 			m.tick(n)
 		}
 		if idle {

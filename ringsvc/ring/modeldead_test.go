@@ -16,7 +16,7 @@ type modelHandover struct {
 
 // hears tells whether to takes in what from knows.
 func (m *model) hears(to, from *modelNode) bool {
-	return !from.off && (!m.variant.deaths || to.view.Trusts(from.id))
+	return !from.off && (!m.variant.deaths || to.view.Accepts(from.id, from.view))
 }
 
 // hub is the union of all that count.
@@ -27,10 +27,10 @@ func (m *model) hub() *View {
 			switch {
 			case n.view.IsDead(n.id) || n.off:
 			case hub == nil:
-				if !m.variant.deaths || n.view.Trusts(n.id) {
+				if !m.variant.deaths || n.view.isMember(n.id) {
 					hub = n.view.Clone()
 				}
-			case hub.Trusts(n.id) || !m.variant.deaths:
+			case hub.isMember(n.id) && !hub.IsDead(n.id) || !m.variant.deaths:
 				_, _ = hub.Merge(n.view) // only a foreign or an overlarge view fails
 			}
 		}

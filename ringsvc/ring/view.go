@@ -82,7 +82,7 @@ const (
 // mark waits until the first removal has settled. New owners need as many sources as ever: a dead one may have been among the W that
 // acknowledged a write, and all N-W that missed it could be among fewer.
 //
-// Three rules are left to the holder. It takes in views of those whom it Trusts only. Only a member of the settled layout proposes, and it stores its view durably before it shows it to anyone;
+// Three rules are left to the holder. It takes in only views that it Accepts. Only a member of the settled layout proposes, and it stores its view durably before it shows it to anyone;
 // likewise a mark follows what it reports. Then a change proposed on a base is in every layout that settles on that base, for its
 // proposer had to switch to that layout and would have added it. A proposer that loses its disk breaks this: some may promise a layout with
 // its change after others have settled one without it, and then one more. Whoever is left with a promise that no layout will meet any more

@@ -274,12 +274,10 @@ func (s *State) Union(b []byte) (union, sent *ring.View, err error) {
 	return own, sent, err
 }
 
-// MergeFrom merges what the node from sent, unless it counts for nothing: a member marked dead, or a stranger that knows no
-// newer settled layout.
+// MergeFrom merges what from sent, a node or a gateway, where its word counts: see ring.View.Accepts.
 func (s *State) MergeFrom(from ring.NodeID, o *ring.View) (changed bool, err error) {
 	s.mu.Lock()
-	trusted := s.view == nil || s.view.Cluster() != o.Cluster() || s.view.Trusts(from) ||
-		!s.view.IsDead(from) && s.view.Newest().ID().Epoch < o.Settled().ID().Epoch
+	trusted := s.view == nil || s.view.Cluster() != o.Cluster() || s.view.Accepts(from, o)
 	s.mu.Unlock()
 	if !trusted {
 		return false, nil

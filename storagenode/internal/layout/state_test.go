@@ -364,6 +364,18 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// A proposal that only a gateway remembers, since its proposer has lost its disk, reaches the nodes again.
+func TestGatewayTellsOfAProposal(t *testing.T) {
+	s, _ := founded(t, newFifo(true))
+	gateway := s.View()
+	if _, err := gateway.Propose([]ring.Change{{Kind: ring.ChangeJoin, Member: memberOf(3)}}); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := s.MergeFrom(ring.NodeID{9}, gateway); !changed || err != nil || s.Known().Hash != gateway.Hash() {
+		t.Errorf("changed %v, %v: the node does not know what the gateway's writes must satisfy", changed, err)
+	}
+}
+
 func TestClusterIDCarriesLabel(t *testing.T) {
 	for _, label := range []string{"", "a", "dotring"} {
 		id, err := ClusterID(zeros{1}, label)
