@@ -112,8 +112,8 @@ type Config struct {
 	CacheBytes int
 	// Hints bounds the hints that are taken in; those that are there stay whatever it says.
 	Hints hints.Limits
-	// RequestIDTTL is how long an id chosen by a client is remembered; RequestIDMax bounds the ids remembered, of about
-	// 150 bytes each. The oldest leave first.
+	// RequestIDTTL is how long an id chosen by a client is remembered, and the most that any is: a gateway's leaves 10 s after its deadline.
+	// RequestIDMax bounds the ids remembered, of about 150 bytes each. The oldest leave first.
 	RequestIDTTL time.Duration
 	RequestIDMax int
 	// ReopenMaxDelay bounds the pause between attempts to reopen the engine; the first are shorter.

@@ -276,13 +276,17 @@ func (s *Store) local(l *life, p *place, m *Mint) (rec []byte, pending *op, err 
 	return rec, pending, err
 }
 
+// lateMost is how long after its deadline a copy of a request may still come: one that was sent first, on a connection that stalled, while
+// the copy that was sent again went ahead. A gateway's id is remembered for as long beyond the deadline, so that it makes no second dot.
+const lateMost = 10 * time.Second
+
 // remember returns until when the id of m, which came now, is remembered.
 func (s *Store) remember(m *Mint, now time.Time) time.Time {
 	limit := now.Add(s.cfg.RequestIDTTL)
-	if m.ClientRequestID || m.Deadline.IsZero() || m.Deadline.After(limit) {
-		return limit
+	if late := m.Deadline.Add(lateMost); !m.ClientRequestID && !m.Deadline.IsZero() && late.Before(limit) {
+		return late
 	}
-	return m.Deadline
+	return limit
 }
 
 // hybridTime is the later of now and just after the newest sibling, in milliseconds << 16 (Kulkarni et al., "Logical
