@@ -107,6 +107,7 @@ type log struct {
 	events  []event
 	byDot   map[causal.Dot]int
 	byActor map[causal.Actor][]int
+	gone    set // what left with a tombstone that was collected
 }
 
 // Checker keeps a history and checks it as it grows. Not safe for concurrent use.
@@ -125,6 +126,12 @@ func New(now func() time.Duration) *Checker {
 
 // Violations returns the broken promises, at most the first few, in the order of their discovery.
 func (c *Checker) Violations() []Violation { return c.violations }
+
+// Collected notes that the tombstones of a key are being collected: nobody need hold, or ever show, what they stand for.
+func (c *Checker) Collected(key string, s causal.Set) {
+	l := c.log(key)
+	l.gone = l.gone.join(c.Knows(key, s).seen)
+}
 
 // Break notes a broken promise that the caller has found.
 func (c *Checker) Break(p Promise, format string, args ...any) {
@@ -220,6 +227,10 @@ func (c *Checker) Observe(key string, s causal.Set, where string) {
 			return
 		}
 		c.checkValue(key, sib, l.events[at].write, where)
+		if l.gone.has(at) && !sib.Tombstone {
+			c.Break(Faithful, "%s: key %s: write %d (%s) came back though its deletion was collected", where, key, l.events[at].write.ID,
+				short(sib.Dot))
+		}
 		shown = shown.with(at)
 	}
 	var covered, over set
@@ -232,7 +243,7 @@ func (c *Checker) Observe(key string, s causal.Set, where string) {
 		}
 	}
 	c.checkReplaced(key, l, covered, shown, where)
-	if i, found := covered.minus(over).minus(shown).first(); found {
+	if i, found := covered.minus(over).minus(shown).minus(l.gone).first(); found {
 		c.Break(Durable, "%s: key %s: the clock claims write %d (%s), which is neither shown nor superseded", where, key,
 			l.events[i].write.ID, short(l.events[i].dot))
 	}
@@ -301,11 +312,11 @@ func (c *Checker) Answered(g *Get, s causal.Set, where string) Known {
 	c.Observe(g.key, s, where)
 	k := c.Knows(g.key, s)
 	l := c.log(g.key)
-	if i, found := g.must.minus(k.seen).first(); found {
+	if i, found := g.must.minus(k.seen).minus(l.gone).first(); found {
 		c.Break(Current, "%s: key %s: the answer lacks write %d (%s), acknowledged by %d before the get began", where, g.key,
 			l.events[i].write.ID, short(l.events[i].dot), l.events[i].w)
 	}
-	if i, found := g.ctx.seen.minus(k.seen).first(); g.has && found {
+	if i, found := g.ctx.seen.minus(k.seen).minus(l.gone).first(); g.has && found {
 		c.Break(OwnWrites, "%s: key %s: the answer lacks write %d (%s) of the get's context", where, g.key,
 			l.events[i].write.ID, short(l.events[i].dot))
 	}
@@ -339,7 +350,7 @@ func (c *Checker) Final(key string, replicas []Replica) {
 		c.Observe(key, s, "replica at "+r.Name)
 		have := c.Knows(key, s).seen
 		for i := range l.events {
-			if e := &l.events[i]; e.acked && !e.lost && !have.has(i) {
+			if e := &l.events[i]; e.acked && !e.lost && !have.has(i) && !l.gone.has(i) {
 				c.Break(Durable, "key %s at %s: acknowledged write %d (%s) is neither there nor superseded", key, r.Name, e.write.ID, short(e.dot))
 			}
 		}

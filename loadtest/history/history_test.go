@@ -71,6 +71,17 @@ func TestEachPromise(t *testing.T) {
 		"a covered write is gone":    {func(s *story) { s.Observe(k, also(causal.Set{}, s.two.Dot), "x") }, Durable},
 		"an acknowledged one is":     {func(s *story) { s.Final(k, []Replica{{Name: "a"}}) }, Durable},
 		"a value nobody wrote":       {func(s *story) { s.Observe(k, set1(other), "x") }, Faithful},
+		"a collected one may be gone": {func(s *story) {
+			mine := s.Knows(k, set1(s.two))
+			get := s.Reading(k, 2, 3, &mine)
+			s.Collected(k, also(set1(s.two), s.one.Dot))
+			s.Answered(get, causal.Set{}, "get")
+			s.Final(k, []Replica{{Name: "a"}})
+		}, 0},
+		"a collected one came back": {func(s *story) {
+			s.Collected(k, also(set1(s.two), s.one.Dot))
+			s.Observe(k, set1(s.one), "x")
+		}, Faithful},
 		"a superseded one came back": {func(s *story) { s.Observe(k, set1(s.one, s.two), "x") }, Faithful},
 		"a refused one was minted": {func(s *story) {
 			w := s.Begin(k, []byte("v"), false)

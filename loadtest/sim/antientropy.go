@@ -127,7 +127,7 @@ type comparison struct {
 // compare begins a comparison; then is called once, however it ends, unless the process does.
 func (n *node) compare(with *node, then func()) {
 	c := &comparison{n: n, with: with, then: then}
-	if n.view == nil || n.doubt || !n.count() {
+	if n.view == nil || n.doubt || n.view.IsDead(n.id) || n.view.IsDead(with.id) || !n.count() {
 		c.end()
 		return
 	}
@@ -163,7 +163,7 @@ func (c *comparison) end() {
 
 // differing lists what a node holds in the slots in which it differs from a peer with these sums.
 func (n *node) differing(l *ring.Layout, ranges []ring.Range, theirs map[ring.Slot]merkle.Sum) ([]merkle.Entry, bool) {
-	if n.view == nil || n.doubt || !n.count() || n.promised.Acked != l.ID() && n.view.Settled().ID() != l.ID() {
+	if n.view == nil || n.doubt || n.view.IsDead(n.id) || !n.count() || n.promised.Acked != l.ID() && n.view.Settled().ID() != l.ID() {
 		return nil, false
 	}
 	by := func(slots map[ring.Slot]merkle.Sum) func(merkle.Ask) ([]byte, error) {
@@ -252,6 +252,7 @@ func (n *node) digest(key []byte) (d record.Digest, ok bool) {
 // fetch gets records from the peer and merges them.
 func (c *comparison) fetch(keys [][]byte) {
 	n, with := c.n, c.with
+	limit := n.limitOf(n.clock())
 	n.ask(with, func(reply func(func())) {
 		if with.view == nil || with.doubt {
 			return
@@ -268,7 +269,7 @@ func (c *comparison) fetch(keys [][]byte) {
 			}
 			c.step++
 			n.w.trace.line("%s fetches %d keys from %s", n.name, len(got), with.name)
-			n.take(got, recs, func(changed int, _ bool) {
+			n.take(got, recs, limit, func(changed int, _ bool) {
 				n.w.stats.Fetched += changed
 				c.end()
 			})

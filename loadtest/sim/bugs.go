@@ -36,6 +36,12 @@ const (
 	Mute        Bug = "mute"
 	HintTwice   Bug = "hinttwice"
 	HintActor   Bug = "hintactor"
+	DeadNeed    Bug = "deadneed"
+	LateRepair  Bug = "late"
+	GCOwners    Bug = "gc_owners"
+	GCHints     Bug = "gc_hints"
+	GCGrace     Bug = "gc_grace"
+	GCEqual     Bug = "gc_equal"
 )
 
 // PlantedBug says what a bug does, and which promise it was expected to break before it was ever run.
@@ -73,6 +79,12 @@ func Planted() []PlantedBug {
 		{AckAll, "the sync does not wait for acknowledgements, neither of all nor of its sources", history.Current, Hasty},
 		{Stamp, "only the newest layout that a write knows is compared, and not all that are live", history.Current, Proposals},
 		{Mute, "gateways keep to themselves what they know of layouts", history.Convergent, Proposals},
+		{DeadNeed, "a dead owner is taken for one that was pulled from", history.Current, Members},
+		{LateRepair, "a record is taken however long it was on its way, so that a late repair revives a collected value", history.Faithful, Collection},
+		{GCOwners, "a tombstone is collected though a member is down", history.Faithful, Collection},
+		{GCHints, "a tombstone is collected whatever hints there are, or were given away", history.Faithful, Collection},
+		{GCGrace, "a tombstone is collected at once when all owners hold it", history.Faithful, Collection},
+		{GCEqual, "what is removed need not be the tombstone that was proven", history.Current, Collection},
 		{HintTwice, "a machine that keeps a write for several owners is counted for each of them", history.Durable, Standing},
 		{HintActor, "a fallback goes on with its actor after a hint left that it had written in", history.Durable, Standing},
 	}

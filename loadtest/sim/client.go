@@ -90,7 +90,11 @@ func (c *client) get(g *gateway, k, r int, own bool, then func(ok bool)) {
 		mine := c.known[k]
 		ctx, seen = &mine.ctx, &mine.seen
 	}
-	reading := c.w.check.Reading(name, r, c.w.opt.N, seen)
+	met := r
+	if r == 1 && c.w.removals > 0 {
+		met = 0 // after a removal the promise holds for reads of two and more
+	}
+	reading := c.w.check.Reading(name, met, c.w.opt.N, seen)
 	due := c.due()
 	o := g.startGet([]byte(name), r, ctx, due, func(set causal.Set, err error) {
 		c.w.stats.Reads++
@@ -98,6 +102,7 @@ func (c *client) get(g *gateway, k, r int, own bool, then func(ok bool)) {
 		if err != nil {
 			c.w.stats.ReadsFailed++
 			c.w.trace.line("c%d get %s r=%d at %s: %v", c.idx, name, r, g.name, err)
+			c.forget(k)
 			then(false)
 			return
 		}
@@ -143,6 +148,7 @@ func (c *client) attempt(g *gateway, k int, o *putOp, tries int, then func()) {
 			then()
 			return
 		}
+		c.forget(k)
 		outcome := history.InDoubt
 		if o.put.NotApplied() {
 			outcome = history.NotApplied
@@ -183,6 +189,13 @@ func (c *client) acked(k int, o *putOp, began time.Duration) {
 		mine.ctx = causal.Context{Vector: o.set.Clock}
 	}
 	mine.seen = c.w.check.After(name, o.seen, o.dot)
+}
+
+// forget gives up a context that nobody may be able to cover any more, since what it stands for was collected.
+func (c *client) forget(k int) {
+	if c.w.opt.Grace > 0 && c.w.chance(0.5) {
+		c.known[k] = knowledge{}
+	}
 }
 
 // overdue checks that an operation ended in time.

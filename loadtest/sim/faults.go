@@ -34,6 +34,10 @@ func faults() []fault {
 		{func(o *Options) float64 { return o.Layouts }, (*world).changeLayout},
 		{func(o *Options) float64 { return o.Forgets }, (*world).forget},
 		{func(o *Options) float64 { return o.CutOffs }, (*world).cutOff},
+		{func(o *Options) float64 { return o.Dooms }, (*world).doom},
+		{func(o *Options) float64 { return o.Aborts }, (*world).abort},
+		{func(o *Options) float64 { return o.Outages }, (*world).outage},
+		{func(o *Options) float64 { return o.Deaf }, (*world).deafen},
 	}
 }
 
@@ -90,7 +94,7 @@ func (w *world) partition() {
 	}
 	w.stats.Partitions++
 	w.trace.line("partition %v, one way %v", side, oneWay)
-	w.untilHealed(w.between(100*time.Millisecond, 4*time.Second), func() {
+	w.untilHealed(w.between(100*time.Millisecond, max(4*time.Second, 4*w.opt.Grace)), func() {
 		w.trace.line("partitions end")
 		w.unblock()
 	})
@@ -142,7 +146,7 @@ func (w *world) crash() {
 			n.snap = &im
 		}
 	}
-	n.restart(w.between(50*time.Millisecond, 3*time.Second))
+	n.restart(w.between(50*time.Millisecond, max(3*time.Second, 3*w.opt.Grace)))
 }
 
 func (w *world) pause() {
@@ -188,7 +192,7 @@ func (w *world) flakeDisk() {
 // damageDisk flips a bit for good: that machine has lost a record.
 func (w *world) damageDisk() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
-	if n.up && !n.doubt && w.copies() >= w.opt.MinW && n.disk.flip() {
+	if n.up && !n.gone && !n.doubt && w.copies() >= w.opt.MinW && n.disk.flip() {
 		w.lossAt = w.now
 		w.stats.Damages++
 		w.trace.line("%s: a stored record is damaged", n.name)
@@ -214,7 +218,7 @@ func (w *world) copies() int {
 // loseDisk empties a machine's disk, or rolls it back.
 func (w *world) loseDisk() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
-	if !n.up || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
+	if !n.up || n.gone || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
 		return
 	}
 	if n.snap == nil && w.chance(0.6) { // what it may be rolled back to, later
@@ -233,7 +237,7 @@ func (w *world) loseDiskOf(n *node) {
 	w.lossAt = w.now
 	w.stats.DiskLosses++
 	im, what := n.disk.blank(), "is empty"
-	if n.snap != nil && w.chance(0.7) {
+	if n.snap != nil && w.opt.Grace == 0 && w.chance(0.7) { // what is in doubt is discarded whole where something may have been collected
 		im, what = *n.snap, "is rolled back"
 	}
 	w.trace.line("%s: the disk %s", n.name, what)
@@ -246,7 +250,7 @@ func (w *world) loseDiskOf(n *node) {
 // forget lets a machine propose a change and then lose its disk, so that only a gateway knows of the proposal.
 func (w *world) forget() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
-	if !n.up || n.view == nil || n.doubt || n.view.Newest() != n.view.Settled() || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
+	if !n.up || n.gone || n.view == nil || n.doubt || n.view.Newest() != n.view.Settled() || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
 		return
 	}
 	n.joiners, n.forgets = nil, true
@@ -306,7 +310,7 @@ func (w *world) cycleGateway() {
 // changeLayout lets a node join, or a member change its weight or leave.
 func (w *world) changeLayout() {
 	for _, n := range w.nodes {
-		if !n.started && w.chance(0.6) {
+		if !n.started && !n.gone && w.chance(w.joins()) {
 			w.trace.line("%s wants to join", n.name)
 			n.restart(0)
 			return
@@ -318,6 +322,13 @@ func (w *world) changeLayout() {
 	}
 	changes := 1
 	members := n.view.Settled().Members()
+	if by := w.spare(); by != nil && w.opt.DeadAfter > 0 && w.chance(0.2) {
+		old := members[w.IntN(len(members))]
+		w.trace.line("%s is asked to replace %s by %s", n.name, old.Name, by.name)
+		n.request(ring.Change{Kind: ring.ChangeReplace, Old: old.ID, Member: by.member()})
+		by.restart(0)
+		return
+	}
 	if w.opt.Upheaval {
 		changes = []int{1, 3, 2 * len(members)}[w.IntN(3)]
 	}
@@ -333,6 +344,15 @@ func (w *world) changeLayout() {
 	}
 }
 
+// joins is how likely a node that was never in use joins when something is to change. Where machines are to be replaced some
+// are kept for that.
+func (w *world) joins() float64 {
+	if w.opt.DeadAfter > 0 {
+		return 0.15
+	}
+	return 0.6
+}
+
 // randomChange lets a member take other tokens, or leave.
 func (w *world) randomChange(members []ring.Member) ring.Change {
 	// Never so many that N do not stay: fewer machines than a promise counts on could not keep it.
@@ -346,6 +366,10 @@ func (w *world) randomChange(members []ring.Member) ring.Change {
 // otherTokens lets a member stand elsewhere on the ring.
 func (w *world) otherTokens(members []ring.Member) ring.Change {
 	c := ring.Change{Kind: ring.ChangeWeight, Member: members[w.IntN(len(members))]}
+	if w.opt.Planned {
+		c.Member.Weight, c.Member.Tokens = []float64{0.5, 1, 2}[w.IntN(3)], nil
+		return c
+	}
 	c.Member.Tokens = ring.RandomTokens(ring.NodeID{byte(w.IntN(256)), byte(w.IntN(256)), 1}, 1+w.IntN(2*tokens), func(s ring.Slot) bool {
 		return slices.ContainsFunc(members, func(o ring.Member) bool { return slices.Contains(o.Tokens, s) })
 	})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dotring/dotring/gateway/quorum"
+	"github.com/dotring/dotring/proto/wire"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/phi"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -40,6 +41,7 @@ type gateway struct {
 	links   []*link
 	ops     []*opBase // under way
 	hedge   *quorum.Budget
+	deafTo  time.Duration // it hears no news
 }
 
 // gateState is what a gateway knows of the layouts at one moment. Never modified.
@@ -60,6 +62,7 @@ type link struct {
 	heard  time.Duration
 	detect *phi.Detector
 	calls  []*call
+	beats  wire.Heard // the node's numbers
 }
 
 // call is a request in flight.
@@ -124,6 +127,9 @@ func (g *gateway) learn(v *ring.View) {
 	if g.view == nil {
 		g.view = v
 	} else if changed, err := g.view.Merge(v); err != nil || !changed {
+		if err != nil {
+			g.w.trace.line("%s does not merge a view: %v", g.name, err)
+		}
 		return
 	}
 	g.changed = g.w.now
@@ -136,13 +142,24 @@ func (g *gateway) learn(v *ring.View) {
 	g.state = s
 }
 
+// describeLayouts names the layouts that writes must satisfy.
+func (g *gateway) describeLayouts() string {
+	if g.state == nil {
+		return "none"
+	}
+	return fmt.Sprint(g.state.names)
+}
+
 // watch asks some node for news.
 func (g *gateway) watch() {
 	to := g.w.nodes[g.w.IntN(len(g.w.nodes))]
-	if to.up && g.w.reachable(g.place(), to.idx) && to.view != nil {
-		g.hear(to)
-	}
 	every := g.w.opt.News
+	switch {
+	case to.up && g.w.reachable(g.place(), to.idx) && to.view != nil:
+		g.hear(to)
+	case to.gone:
+		every = min(every, time.Second) // there is another to ask
+	}
 	if g.state == nil {
 		every = 50 * time.Millisecond
 	}
@@ -157,6 +174,9 @@ func (g *gateway) told(n *node) {
 }
 
 func (g *gateway) hear(n *node) {
+	if g.w.now < g.deafTo {
+		return
+	}
 	v := n.view.Clone()
 	life := g.life
 	g.w.send(n.idx, g.place(), func() {
@@ -176,7 +196,7 @@ func (g *gateway) spread(to *node, told *ring.View) {
 	g.w.stats.Spread++
 	g.w.trace.line("%s tells %s of %s", g.name, to.name, g.view.Newest().ID())
 	mine := g.view.Clone()
-	g.w.send(g.place(), to.idx, func() { to.whenAwake(to.life, func() { to.merge(mine) }) })
+	g.w.send(g.place(), to.idx, func() { to.whenAwake(to.life, func() { to.mergeFrom(ring.NodeID{}, mine) }) })
 }
 
 // connect opens the links that can be opened.
@@ -186,6 +206,7 @@ func (g *gateway) connect() {
 		if !l.up && n.up && n.view != nil && !n.paused() && g.w.reachable(g.place(), i) {
 			l.up, l.life, l.actor, l.heard = true, n.life, n.store.Actor(), g.w.now
 			l.detect.Heard(g.w.now)
+			l.beat(g.w.now, n.number())
 		}
 	}
 }
@@ -200,6 +221,7 @@ func (g *gateway) beats() {
 		if n.up && n.life == l.life && !n.paused() && g.w.reachable(g.place(), i) && !g.w.chance(g.w.loss) {
 			l.heard = g.w.now
 			l.detect.Heard(g.w.now)
+			l.beat(g.w.now, n.number())
 		}
 		if n.life != l.life || g.w.now-l.heard > breakAfter {
 			g.lose(i, 0)
@@ -238,7 +260,7 @@ func (g *gateway) candidate(id ring.NodeID) quorum.Candidate {
 	c := quorum.Candidate{Node: id}
 	if n := g.w.byID(id); n != nil {
 		l := g.links[n.idx]
-		c.Connected, c.Suspect = l.up, l.detect.Suspect(g.w.now)
+		c.Connected, c.Suspect = l.up && !g.view.IsDead(id), l.detect.Suspect(g.w.now)
 		c.Mean, c.P95 = g.w.opt.Latency*2, g.w.opt.Latency*6
 	}
 	return c
@@ -257,16 +279,21 @@ func (g *gateway) call(id ring.NodeID, r *request, deliver func(answer)) {
 	l.calls = append(slices.DeleteFunc(l.calls, func(c *call) bool { return c.done }), c)
 	due := g.w.now + r.left
 	answered := func(resp response) {
+		number := n.number()
 		g.w.send(n.idx, g.place(), func() {
 			if !g.up || g.life != life || l.epoch != epoch || c.done {
 				return
 			}
 			l.heard = g.w.now
 			l.detect.Heard(g.w.now)
+			l.beat(g.w.now, number)
 			c.arrived(r.op, resp)
 		})
 	}
 	nodeLife, arrived := l.life, false
+	if r.heard == 0 && g.w.opt.Grace > 0 {
+		r.heard = l.beats.By(epoch0.Add(r.obtained))
+	}
 	g.w.send(g.place(), n.idx, func() {
 		if arrived && r.op == opMint {
 			return // a stream delivers once; only what may be done twice is also delivered twice
@@ -275,12 +302,12 @@ func (g *gateway) call(id ring.NodeID, r *request, deliver func(answer)) {
 		n.whenAwake(nodeLife, func() {
 			work := time.Duration(float64(50*time.Microsecond) * n.slow * n.slow)
 			n.later(work, func() {
-				if g.w.now >= due {
+				if g.w.now >= due && g.w.opt.Grace == 0 { // how long a message was on its way no deadline tells
 					answered(response{cause: quorum.Expired})
 					return
 				}
 				sent := *r
-				sent.left = due - g.w.now
+				sent.left = max(due-g.w.now, 100*time.Millisecond)
 				n.handle(&sent, answered)
 			})
 		})

@@ -32,7 +32,8 @@ type hintPass struct {
 	as       hints.Target
 	began    time.Time
 	complete bool
-	same     bool // what was confirmed had not changed meanwhile
+	same     bool          // what was confirmed had not changed meanwhile
+	obtained time.Duration // when the batch under way was read
 }
 
 // hintItem is a hint on its way.
@@ -55,7 +56,7 @@ func (n *node) monotonic() time.Time { return epoch0.Add(n.w.now) }
 
 // handOff begins the passes that are due.
 func (n *node) handOff() {
-	if n.view == nil {
+	if n.view == nil || n.view.IsDead(n.id) {
 		return
 	}
 	live := n.view.Live()
@@ -92,6 +93,7 @@ func (p *hintPass) end(complete bool) {
 // page delivers the next hints behind a key.
 func (p *hintPass) page(after []byte) {
 	n, live := p.n, p.n.view.Live()
+	p.obtained = n.w.now
 	var batch []*hintItem
 	var last []byte
 	size := 0
@@ -170,19 +172,32 @@ func (p *hintPass) send(id ring.NodeID, part []*hintItem, then func()) {
 		then()
 	}
 	if to == n {
-		n.receive(part, confirm)
+		n.receive(part, time.Time{}, confirm)
 		return
 	}
+	heard := n.heardBy(id, p.obtained)
 	n.ask(to, func(reply func(func())) {
 		if to.view == nil {
 			return
 		}
-		to.receive(part, func(ok []bool) { reply(func() { confirm(ok) }) })
+		number := to.number()
+		back := func(ok []bool) {
+			reply(func() {
+				n.hears(id, number)
+				confirm(ok)
+			})
+		}
+		limit, err := to.limit(heard)
+		if err != nil {
+			back(make([]bool, len(part))) // too old, or nothing was heard yet: they come again
+			return
+		}
+		to.receive(part, limit, back)
 	})
 }
 
 // receive merges hints that were brought here, and says which of them are durable.
-func (n *node) receive(part []*hintItem, then func(ok []bool)) {
+func (n *node) receive(part []*hintItem, limit time.Time, then func(ok []bool)) {
 	ok, waiting := make([]bool, len(part)), len(part)
 	alive := n.alive()
 	for i, it := range part {
@@ -196,7 +211,7 @@ func (n *node) receive(part []*hintItem, then func(ok []bool)) {
 			}
 		}
 		n.planted.hear(it.key, it.rec)
-		if err := n.store.Apply(it.key, bytes.Clone(it.rec), func(_ bool, err error) { done(err) }); err != nil {
+		if err := n.store.ApplyBefore(limit, it.key, bytes.Clone(it.rec), func(_ bool, err error) { done(err) }); err != nil {
 			done(err)
 		}
 	}

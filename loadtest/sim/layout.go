@@ -19,7 +19,10 @@ type layoutState struct {
 	joiners   []ring.Change // changes asked for, not proposed yet
 	forgets   bool          // the disk will be lost once the next proposal is told to a gateway, and to nobody else
 	met       time.Duration
-	gen       int // counts changes of the view
+	away      map[ring.NodeID]time.Duration // members that are not seen, and since when
+	majority  time.Duration                 // when one was seen last
+	cutOff    bool                          // that is so long ago that this node may have been removed
+	gen       int                           // counts changes of the view
 }
 
 // turnSoon plans a look at what the layouts ask of this node.
@@ -44,6 +47,7 @@ func (n *node) turn() {
 	if n.doubt {
 		n.healDoubt()
 	}
+	n.watchAway()
 	if !n.busy {
 		n.takeStep()
 	}
@@ -63,6 +67,8 @@ func (n *node) takeStep() {
 		n.pulls = nil
 	}
 	switch step.Kind {
+	case ring.StepConfirm:
+		n.mark(func(v *ring.View) { v.ConfirmDead(step.Dead, n.id) })
 	case ring.StepAck:
 		if n.view.Hash() != n.persisted {
 			n.putView(n.view.Clone(), n.takeStep)
@@ -88,6 +94,8 @@ func (n *node) takeStep() {
 		switch {
 		case n.doubt:
 			// It counts as one that was pulled from, which it must not while it may lack records.
+		case n.short(step.Pulls):
+			// Too few are left to pull from, unless the loss is accepted.
 		case n.pulls == nil:
 			n.pulls = n.startPulls(id, step.Pulls)
 		case n.pulls.done():
@@ -180,7 +188,14 @@ func (n *node) persist() {
 	}
 }
 
-// merge takes in what another knows.
+// mergeFrom takes in what another knows, if its word counts: a node's, or with the zero id a gateway's.
+func (n *node) mergeFrom(from ring.NodeID, v *ring.View) {
+	if n.view != nil && n.view.Accepts(from, v) {
+		n.merge(v)
+	}
+}
+
+// merge takes in a view.
 func (n *node) merge(v *ring.View) {
 	if n.view == nil {
 		return
@@ -218,9 +233,12 @@ func (n *node) meet() {
 		if to.view == nil {
 			return
 		}
-		to.merge(mine)
-		theirs := to.view.Clone()
-		reply(func() { n.merge(theirs) })
+		to.mergeFrom(n.id, mine)
+		theirs, number := to.view.Clone(), to.number()
+		reply(func() {
+			n.hears(to.id, number)
+			n.mergeFrom(to.id, theirs)
+		})
 	})
 }
 
@@ -248,7 +266,7 @@ func (n *node) askForView() {
 	}
 	join := ring.Change{Kind: ring.ChangeJoin, Member: n.member()}
 	n.ask(to, func(reply func(func())) {
-		if to.view == nil {
+		if to.view == nil || to.view.IsDead(to.id) {
 			return
 		}
 		to.request(join)
@@ -279,17 +297,22 @@ func (n *node) request(c ring.Change) {
 // propose puts the changes asked for on the settled layout.
 func (n *node) propose() {
 	settled := n.view.Settled()
-	if _, in := settled.Member(n.id); !in {
+	if _, in := settled.Member(n.id); !in || n.view.IsDead(n.id) {
 		n.joiners = nil // whoever asked asks another
-	}
-	if n.busy || len(n.joiners) == 0 || n.view.Newest() != settled {
 		return
 	}
-	var changes []ring.Change
+	changes := n.view.Removals()
+	if n.busy || len(n.joiners)+len(changes) == 0 || n.view.Newest() != settled {
+		return
+	}
 	leaving := 0
 	for _, c := range n.joiners {
 		_, in := settled.Member(c.Member.ID)
-		if c.Kind == ring.ChangeJoin && in || c.Kind != ring.ChangeJoin && !in {
+		comes := c.Kind == ring.ChangeJoin || c.Kind == ring.ChangeReplace
+		if _, there := settled.Member(c.Old); c.Kind == ring.ChangeReplace && !there {
+			continue
+		}
+		if comes == in || n.view.IsDead(c.Member.ID) {
 			continue
 		}
 		if c.Kind == ring.ChangeLeave {
@@ -304,7 +327,7 @@ func (n *node) propose() {
 		return
 	}
 	v := n.view.Clone()
-	if _, err := v.Propose(changes); err != nil {
+	if _, err := v.Propose(n.w.planned(v, changes)); err != nil {
 		n.w.trace.line("%s does not propose: %v", n.name, err)
 		return
 	}

@@ -34,6 +34,8 @@ type node struct {
 	name    string
 	disk    *disk
 	started bool // it has been in use
+	// gone says that it was taken away for good: it is lost, or cut off to be removed. While isolated it does not reach other nodes.
+	gone, lost, isolated bool
 
 	// What is gone with the process.
 	up        bool
@@ -46,6 +48,7 @@ type node struct {
 	committed bool // a commit is planned
 	turning   bool // a turn of the layout driver is planned
 	layoutState
+	collecting
 
 	pausedTo time.Duration
 	slow     float64       // times as slow as usual
@@ -59,7 +62,11 @@ type node struct {
 }
 
 func (n *node) member() ring.Member {
-	return ring.Member{ID: n.id, Name: n.name, Weight: 1, Tokens: ring.RandomTokens(n.id, tokens, nil)}
+	m := ring.Member{ID: n.id, Name: n.name, Weight: 1}
+	if !n.w.opt.Planned {
+		m.Tokens = ring.RandomTokens(n.id, tokens, nil)
+	}
+	return m
 }
 
 func (n *node) paused() bool { return n.pausedTo > n.w.now }
@@ -102,7 +109,8 @@ func (n *node) start() error {
 	n.life++
 	n.passes = make(map[ring.NodeID]*passing)
 	n.planted = newPlanted(n)
-	n.layoutState = layoutState{}
+	n.collecting = newCollecting(n)
+	n.layoutState = layoutState{away: make(map[ring.NodeID]time.Duration), majority: n.w.now}
 	now := store.Stats().CommitNumber
 	if n.born == 0 {
 		n.born = n.disk.born
@@ -119,6 +127,7 @@ func (n *node) start() error {
 	n.later(100*time.Millisecond, n.housekeep)
 	n.handsOff()
 	n.compares()
+	n.collects()
 	return nil
 }
 
@@ -267,16 +276,18 @@ const (
 
 // request is what a gateway sends.
 type request struct {
-	op     op
-	key    []byte
-	left   time.Duration   // until its deadline, when it was sent
-	live   []ring.LayoutID // as the coordinator knew them
-	read   ring.LayoutID   // of reads
-	mint   kv.Mint         // without key and deadline
-	write  *history.Write
-	seen   history.Known // what the mint's context stands for
-	record []byte
-	fenced bool // a client's write, and no repair
+	op       op
+	key      []byte
+	left     time.Duration   // until its deadline, when it was sent
+	live     []ring.LayoutID // as the coordinator knew them
+	read     ring.LayoutID   // of reads
+	mint     kv.Mint         // without key and deadline
+	write    *history.Write
+	seen     history.Known // what the mint's context stands for
+	record   []byte
+	fenced   bool          // a client's write, and no repair
+	obtained time.Duration // when the gateway had what it brings, or an older form of it
+	heard    uint64        // the last number of the receiver that the gateway had heard by then
 	// hintFor are the owners that a mint or a write is to be kept for.
 	hintFor []ring.NodeID
 }
@@ -285,6 +296,7 @@ type request struct {
 type response struct {
 	cause   quorum.Cause // None where it was done
 	absent  bool
+	marked  bool // it is a tombstone that is being collected
 	record  []byte
 	digest  record.Digest
 	dot     causal.Dot
@@ -301,7 +313,7 @@ func causeOf(err error) quorum.Cause {
 		{kv.ErrInDoubt, quorum.Failed}, {kv.ErrBehind, quorum.Behind}, {kv.ErrOverloaded, quorum.Overloaded},
 		{kv.ErrExpired, quorum.Expired}, {kv.ErrTooManySiblings, quorum.TooLarge}, {kv.ErrTooLarge, quorum.TooLarge},
 		{kv.ErrClockTooLarge, quorum.TooLarge}, {kv.ErrInvalid, quorum.Invalid}, {kv.ErrDiskFull, quorum.DiskFull},
-		{kv.ErrReopening, quorum.Unavailable}, {kv.ErrClosed, quorum.Unavailable},
+		{kv.ErrStale, quorum.Unavailable}, {kv.ErrReopening, quorum.Unavailable}, {kv.ErrClosed, quorum.Unavailable},
 	} {
 		if errors.Is(err, c.err) {
 			return c.cause
@@ -332,28 +344,33 @@ func (n *node) read(r *request) response {
 	if !n.admitRead(r.read) {
 		return n.refusal()
 	}
-	rec, err := n.recordHere(r.key)
+	rec, marked, err := n.recordHere(r.key)
 	switch {
 	case errors.Is(err, kv.ErrNotFound):
 		return response{absent: true}
 	case err != nil:
 		return response{cause: causeOf(err)}
 	case r.op == opRead:
-		return response{record: rec}
+		return response{record: rec, marked: marked}
 	}
 	digest, err := record.DigestOf(rec)
 	if err != nil {
 		return response{cause: quorum.Failed}
 	}
-	return response{digest: digest}
+	return response{digest: digest, marked: marked}
 }
 
 // recordHere is what a read is answered from: at a node that does not own the key, what it keeps for others.
-func (n *node) recordHere(key []byte) ([]byte, error) {
+func (n *node) recordHere(key []byte) (rec []byte, marked bool, err error) {
 	if n.view.ReadLayout().Owns(n.id, ring.SlotOf(key)) {
-		return n.store.Read(key)
+		rec, err = n.store.Read(key)
+		if errors.Is(err, kv.ErrNotFound) && n.w.opt.Grace > 0 {
+			return n.store.ReadMarked(key)
+		}
+		return rec, false, err
 	}
-	return n.store.ReadHeld(key)
+	rec, err = n.store.ReadHeld(key)
+	return rec, false, err
 }
 
 func (n *node) refusal() response { return response{cause: quorum.Fenced, view: n.view.Clone()} }
@@ -361,6 +378,11 @@ func (n *node) refusal() response { return response{cause: quorum.Fenced, view: 
 func (n *node) apply(r *request, answer func(response)) {
 	if r.fenced && !n.admitWrite(r.live) {
 		answer(n.refusal())
+		return
+	}
+	limit, err := n.limit(r.heard)
+	if err != nil {
+		answer(response{cause: causeOf(err)})
 		return
 	}
 	alive := n.alive()
@@ -378,11 +400,10 @@ func (n *node) apply(r *request, answer func(response)) {
 		}
 		answer(response{durable: true})
 	}
-	var err error
 	if len(r.hintFor) > 0 {
-		err = n.store.ApplyHint(r.hintFor, r.key, r.record, done)
+		err = n.store.ApplyHintBefore(limit, r.hintFor, r.key, r.record, done)
 	} else {
-		err = n.store.Apply(r.key, r.record, func(_ bool, err error) { done(err) })
+		err = n.store.ApplyBefore(limit, r.key, r.record, func(_ bool, err error) { done(err) })
 	}
 	n.commitSoon()
 	switch {
@@ -411,6 +432,13 @@ func (n *node) mint(r *request, answer func(response)) {
 	}
 	m := r.mint
 	m.Key, m.Deadline, m.HintFor = r.key, n.clock().Add(r.left), r.hintFor
+	if len(m.Base) > 0 {
+		var err error
+		if m.BaseLimit, err = n.limit(r.heard); err != nil {
+			answer(response{cause: causeOf(err)})
+			return
+		}
+	}
 	seen := r.seen
 	if m.Context == nil {
 		if local, err := n.newest(r.key, len(r.hintFor) > 0); err == nil {
@@ -481,6 +509,11 @@ func (n *node) newest(key []byte, held bool) (causal.Set, error) {
 		return n.step.NewestHeld(key)
 	}
 	rec, err := n.step.Newest(key)
+	if err == nil && rec == nil && n.w.opt.Grace > 0 {
+		if rec, _, err = n.store.ReadMarked(key); errors.Is(err, kv.ErrNotFound) {
+			rec, err = nil, nil
+		}
+	}
 	if err != nil || rec == nil {
 		return causal.Set{}, err
 	}
@@ -490,6 +523,9 @@ func (n *node) newest(key []byte, held bool) (causal.Set, error) {
 // admitWrite says whether a write that knows these layouts is taken.
 func (n *node) admitWrite(live []ring.LayoutID) bool {
 	f := n.fence
+	if n.view.IsDead(n.id) {
+		return false
+	}
 	switch n.w.bug {
 	case NoFence:
 		return true
@@ -511,7 +547,9 @@ func (n *node) admitWrite(live []ring.LayoutID) bool {
 }
 
 // admitRead says whether a read by that layout is answered.
-func (n *node) admitRead(id ring.LayoutID) bool { return n.w.bug == ReadFence || n.fence.AdmitRead(id) }
+func (n *node) admitRead(id ring.LayoutID) bool {
+	return !n.view.IsDead(n.id) && !n.cutOff && (n.w.bug == ReadFence || n.fence.AdmitRead(id))
+}
 
 // recordOf returns the durable record of a key, nil where there is none.
 func (n *node) recordOf(key string) []byte {

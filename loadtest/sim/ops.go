@@ -22,6 +22,7 @@ type getOp struct {
 	get      quorum.Get
 	round    int // counts restarts under newer layouts
 	restarts int
+	marked   bool // a node answered with a tombstone that is being collected
 	done     func(causal.Set, error)
 }
 
@@ -122,6 +123,7 @@ func (o *getOp) send(s quorum.Step) {
 }
 
 func (o *getOp) answer(i int, asked op, a *answer) {
+	o.marked = o.marked || a.cause == quorum.None && a.resp.marked
 	switch {
 	case a.cause != quorum.None:
 		o.get.Failed(i, a.cause)
@@ -198,6 +200,9 @@ func (o *getOp) decided() {
 
 // repair sends the answer to the primaries that are known to lack something of it.
 func (o *getOp) repair() {
+	if o.marked {
+		return // it would come back where it was removed already
+	}
 	var raw []byte
 	for i := range o.get.Len() {
 		if !o.get.Repair(i) {
@@ -213,7 +218,7 @@ func (o *getOp) repair() {
 		}
 		o.g.w.stats.Repairs++
 		o.g.w.trace.line("%s repairs %s at %s", o.g.name, o.key, o.g.w.byID(o.get.Node(i)).name)
-		o.g.call(o.get.Node(i), &request{op: opApply, key: o.key, left: replicateFor, live: o.state.names, record: raw}, func(answer) {})
+		o.g.call(o.get.Node(i), &request{op: opApply, key: o.key, left: replicateFor, live: o.state.names, record: raw, obtained: o.begin}, func(answer) {})
 	}
 }
 
@@ -345,6 +350,7 @@ func (o *putOp) sendMint(i int) {
 
 func (o *putOp) send(i int, r *request) {
 	to, round, issued := o.put.Node(i), o.put.Round(), false
+	r.obtained = o.begin
 	o.g.call(to, r, func(a answer) {
 		if o.ended {
 			o.afterwards(to, &a)

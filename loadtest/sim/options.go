@@ -47,6 +47,18 @@ type Options struct {
 	Strict     float64       // share of writes that only owners may take
 	HintBytes  int64         // that a node keeps for others
 	Compare    time.Duration // how often a node compares what it holds with another's; 0 for never before healing
+
+	// Collection of tombstones.
+	Grace time.Duration // 0 for none
+	Late  float64       // probability that a message is on its way for up to twice that time
+
+	// Faults of membership.
+	Dooms     float64       // rate at which a machine goes for good; of those that may lose their disk, so that few ever do
+	Aborts    float64       // rate at which a change is given up
+	Outages   float64       // rate at which all nodes stop at once, mostly in the middle of a change
+	Deaf      float64       // rate at which a gateway hears no news for a while, but from nodes that refuse it
+	DeadAfter time.Duration // a member is removed that was away for so long, if it is one that went for good; 0 for never
+	Planned   bool          // tokens are chosen by the planner, and not by chance
 }
 
 // quiet is a cluster without faults.
@@ -63,22 +75,30 @@ type Profile string
 
 // The profiles. The usual mix holds a few runs of each of the others.
 const (
-	Usual     Profile = ""
-	Standing  Profile = "standing"  // gateways are cut off from owners, and others stand in
-	Proposals Profile = "proposals" // proposals meet, and their proposers forget them
-	Hasty     Profile = "hasty"     // changes of layouts while gateways and messages lag behind
-	Rollbacks Profile = "rollbacks" // disks are rolled back, all the time
+	Usual      Profile = ""
+	Standing   Profile = "standing"   // gateways are cut off from owners, and others stand in
+	Proposals  Profile = "proposals"  // proposals meet, and their proposers forget them
+	Hasty      Profile = "hasty"      // changes of layouts while gateways and messages lag behind
+	Rollbacks  Profile = "rollbacks"  // disks are rolled back, all the time
+	Collection Profile = "collection" // tombstones are collected, while nodes are down and messages late
+	Members    Profile = "members"    // members come, leave, go for good, and are replaced; changes are given up, and all nodes stop amid them
 )
 
 // Profiles lists all but the usual mix.
-func Profiles() []Profile { return []Profile{Standing, Proposals, Hasty, Rollbacks} }
+func Profiles() []Profile {
+	return []Profile{Standing, Proposals, Hasty, Rollbacks, Members, Collection}
+}
 
 // Swarm draws options from a seed.
 func Swarm(seed uint64, p Profile) Options {
-	d := newDice(seed, 1)
+	d, more := newDice(seed, 1), newDice(seed, 3)
 	o := usual(d)
-	if p == Usual && d.chance(0.2) {
-		p = Profiles()[d.IntN(len(Profiles()))]
+	if p == Usual && d.chance(0.25) {
+		p = Profiles()[d.IntN(len(Profiles())-1)]
+	} else if p == Usual && more.chance(0.35) {
+		o.membership(more)
+	} else if p == Usual && more.chance(0.06) {
+		p = Collection
 	}
 	switch p {
 	case Standing:
@@ -89,6 +109,10 @@ func Swarm(seed uint64, p Profile) Options {
 		o.hasty(d)
 	case Rollbacks:
 		o.rollbacks(d)
+	case Members:
+		o.members(d)
+	case Collection:
+		o.collection(d)
 	}
 	return o
 }
@@ -97,7 +121,7 @@ func Swarm(seed uint64, p Profile) Options {
 func (o *Options) calm() {
 	o.Upheaval, o.N, o.MinW = false, 3, 2
 	for _, f := range []*float64{&o.Tail, &o.Loss, &o.Twice, &o.Partitions, &o.Crashes, &o.Pauses, &o.Slow, &o.DiskFails, &o.DiskFull, &o.Flaky,
-		&o.Damages, &o.DiskLoss, &o.ClockJumps, &o.Gates, &o.Layouts} {
+		&o.Damages, &o.DiskLoss, &o.ClockJumps, &o.Gates, &o.Layouts, &o.Dooms, &o.Aborts, &o.Outages, &o.Deaf} {
 		*f = 0
 	}
 }
@@ -131,6 +155,49 @@ func (o *Options) rollbacks(d dice) {
 	o.Keys, o.Clients, o.Spares = 2+d.IntN(3), 6+d.IntN(6), 0
 	o.DiskLoss, o.Clean = 1+2*d.Float64(), 0.5+0.5*d.Float64()
 	o.Loss, o.Crashes = 0.02*d.Float64(), 0.3*d.Float64()
+}
+
+func (o *Options) members(d dice) {
+	o.calm()
+	o.Nodes, o.Spares, o.Gateways, o.Clients, o.Keys = 4+d.IntN(3), 2+d.IntN(3), 2+d.IntN(6), 8+d.IntN(9), []int{8, 40}[d.IntN(2)]
+	o.Layouts, o.Loss, o.Tail, o.Upheaval = 0.2+0.8*d.Float64(), 0.05*d.Float64(), 0.1*d.Float64(), d.chance(0.3)
+	o.Strict, o.Compare, o.Least = 1, 0, 14*time.Second
+	o.News = []time.Duration{200 * time.Millisecond, 4 * time.Second, 15 * time.Second}[d.IntN(3)]
+	if d.chance(0.5) {
+		o.Crashes, o.Partitions, o.Strict = 0.2*d.Float64(), 0.2*d.Float64(), 0.5
+	}
+	o.membership(d)
+	o.Dooms = max(o.Dooms, 0.3)
+}
+
+func (o *Options) collection(d dice) {
+	o.calm()
+	o.Nodes, o.Spares, o.Gateways, o.Clients, o.Keys = 4+d.IntN(2), 0, 2+d.IntN(3), 6+d.IntN(5), 12+d.IntN(30)
+	o.Think, o.Deletes, o.Blind = 150*time.Millisecond, 0.3+0.4*d.Float64(), 0.5*d.Float64()
+	o.Grace, o.Least = d.between(2*time.Second, 3500*time.Millisecond), 25*time.Second
+	o.Late, o.Loss, o.Twice = []float64{0, 0.01, 0.05}[d.IntN(3)], 0.02*d.Float64(), 0.05*d.Float64()
+	o.Strict, o.HintBytes, o.News = []float64{0, 0.3}[d.IntN(2)], 1<<20, 200*time.Millisecond
+	o.Compare = []time.Duration{500 * time.Millisecond, 2 * time.Second, 8 * time.Second}[d.IntN(3)]
+	for _, f := range []struct {
+		rate *float64
+		most float64
+	}{{&o.Crashes, 0.3}, {&o.Partitions, 0.3}, {&o.Pauses, 0.3}, {&o.DiskFails, 0.2}, {&o.DiskLoss, 0.08}, {&o.CutOffs, 0.3}} {
+		if d.chance(0.6) {
+			*f.rate = f.most * d.Float64()
+		}
+	}
+}
+
+// membership adds the faults of membership, each in about two of three runs.
+func (o *Options) membership(d dice) {
+	some := func(rate float64) float64 {
+		if d.chance(0.35) {
+			return 0
+		}
+		return rate * (0.5 + d.Float64())
+	}
+	o.Dooms, o.Aborts, o.Outages, o.Deaf = some(0.4), some(0.4), some(0.15), some(0.5)
+	o.DeadAfter, o.Planned = d.between(time.Second, 4*time.Second), d.chance(0.3)
 }
 
 // usual draws each fault off in about half of all runs, so that one cannot always hide another, and sometimes extreme
@@ -208,6 +275,7 @@ func (o Options) String() string {
 		{"pauses", o.Pauses}, {"slow", o.Slow}, {"disk-fails", o.DiskFails}, {"disk-full", o.DiskFull}, {"flaky", o.Flaky},
 		{"damages", o.Damages}, {"disk-loss", o.DiskLoss}, {"clock-jumps", o.ClockJumps}, {"gateways", o.Gates},
 		{"layouts", o.Layouts}, {"forgets", o.Forgets}, {"cut-offs", o.CutOffs},
+		{"grace", o.Grace.Seconds()}, {"late", o.Late}, {"dooms", o.Dooms}, {"aborts", o.Aborts}, {"outages", o.Outages}, {"deaf", o.Deaf}, {"dead-after", o.DeadAfter.Seconds()},
 	} {
 		if f.v > 0 {
 			fmt.Fprintf(&b, " %s %.3g", f.name, f.v)
@@ -215,6 +283,9 @@ func (o Options) String() string {
 	}
 	if o.Upheaval {
 		b.WriteString(" upheaval")
+	}
+	if o.Planned {
+		b.WriteString(" planned")
 	}
 	return b.String()
 }

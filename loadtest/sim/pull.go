@@ -45,6 +45,9 @@ func (n *node) startPulls(layout ring.LayoutID, pulls []ring.Pull) *pullTask {
 			if n.w.bug == SyncOne {
 				need = 1
 			}
+			if n.w.bug == DeadNeed {
+				need = max(1, need-len(n.view.Dead()))
+			}
 			i = len(t.groups)
 			t.groups = append(t.groups, &pullGroup{left: slices.Clone(p.Sources), need: need})
 		}
@@ -83,7 +86,7 @@ func (n *node) pull(t *pullTask, g *pullGroup) {
 			if g.attempt != attempt || !ok {
 				return
 			}
-			n.take(keys, recs, func(_ int, stored bool) {
+			n.take(keys, recs, time.Time{}, func(_ int, stored bool) {
 				if g.attempt != attempt || !stored {
 					return
 				}
@@ -101,7 +104,7 @@ func (n *node) pull(t *pullTask, g *pullGroup) {
 
 // page reads what a node durably has of some ranges.
 func (n *node) page(layout ring.LayoutID, ranges []ring.Range) (keys, recs [][]byte, ok bool) {
-	if n.view == nil || n.doubt {
+	if n.view == nil || n.doubt || n.view.IsDead(n.id) {
 		return nil, nil, false
 	}
 	// A source that has acknowledged the layout takes no more writes that do not know it.
@@ -121,7 +124,7 @@ func (n *node) page(layout ring.LayoutID, ranges []ring.Range) (keys, recs [][]b
 }
 
 // take stores what came from another node, and says once how much of it was new and whether all of it is durable.
-func (n *node) take(keys, recs [][]byte, then func(news int, stored bool)) {
+func (n *node) take(keys, recs [][]byte, limit time.Time, then func(news int, stored bool)) {
 	waiting, news, stored := len(keys), 0, true
 	if waiting == 0 {
 		then(0, true)
@@ -145,7 +148,7 @@ func (n *node) take(keys, recs [][]byte, then func(news int, stored bool)) {
 	}
 	for i := range keys {
 		n.planted.hear(keys[i], recs[i])
-		if err := n.store.Apply(keys[i], recs[i], func(changed bool, err error) { done(i, changed, err) }); err != nil {
+		if err := n.store.ApplyBefore(limit, keys[i], recs[i], func(changed bool, err error) { done(i, changed, err) }); err != nil {
 			done(i, false, err)
 		}
 	}
@@ -155,6 +158,9 @@ func (n *node) take(keys, recs [][]byte, then func(news int, stored bool)) {
 // healDoubt brings a node whose disk may lack what it acknowledged all that a read quorum of the others knows of the
 // slots it owns.
 func (n *node) healDoubt() {
+	if n.view.IsDead(n.id) {
+		return
+	}
 	settled := n.view.Settled()
 	if n.refill != nil && n.refill.layout != settled.ID() {
 		n.refill.dropped = true

@@ -129,11 +129,13 @@ func (w *world) endFaults() {
 	}
 	for _, n := range w.nodes {
 		n.slow, n.pausedTo = 1, w.now
+		n.isolated = false
+		n.gone = n.gone && (n.lost || w.marked(n))
 		n.disk.full, n.disk.failing, n.disk.flaky = false, false, 0
 		switch {
 		case n.up && len(n.disk.stored) > 0:
 			n.scrub()
-		case !n.up && n.started:
+		case !n.up && n.started && !n.lost:
 			n.restart(0)
 		}
 	}
@@ -150,10 +152,12 @@ func (w *world) quiet() bool { return w.unrest() == "" }
 func (w *world) unrest() string {
 	var id string
 	for _, n := range w.nodes {
-		if !n.started {
+		if !n.started || n.gone && w.without(n) {
 			continue
 		}
 		switch {
+		case n.gone:
+			return n.name + " is gone, and not removed"
 		case !n.up || n.view == nil || !n.store.Stats().Available || n.store.Stats().DiskFull:
 			return n.name + " is not up"
 		case n.doubt || len(n.disk.stored) > 0:
@@ -166,6 +170,9 @@ func (w *world) unrest() string {
 		if kept, _, _ := n.store.HintTotals(); kept > 0 {
 			return fmt.Sprintf("%s keeps %d hints", n.name, kept)
 		}
+		if w.opt.Grace > 0 && n.tombstones() {
+			return n.name + " keeps tombstones"
+		}
 		if at := n.view.Settled().ID().String(); id == "" {
 			id = at
 		} else if id != at {
@@ -174,7 +181,7 @@ func (w *world) unrest() string {
 	}
 	for _, g := range w.gates {
 		if g.state == nil || len(g.state.live) != 1 || g.state.read.ID().String() != id {
-			return g.name + " has other layouts"
+			return g.name + " has other layouts: " + g.describeLayouts() + ", not " + id
 		}
 	}
 	return ""
@@ -185,7 +192,7 @@ func (w *world) compareAll() (quiet bool) {
 	before := w.stats.Fetched
 	for _, a := range w.nodes {
 		for _, b := range w.nodes {
-			if a == b || !a.started || !b.started {
+			if a == b || !a.started || !b.started || a.gone || b.gone {
 				continue
 			}
 			ended := false
@@ -235,7 +242,7 @@ func (w *world) judge() {
 func (w *world) judgeSums(l *ring.Layout) {
 	whole := ring.Range{To: ring.Slots}
 	for _, n := range w.nodes {
-		if !n.started {
+		if !n.started || n.gone {
 			continue
 		}
 		kept, counted := n.sums.slots, n.sums.counted
@@ -259,6 +266,9 @@ func (w *world) judgeSums(l *ring.Layout) {
 func (w *world) replayAll() {
 	for _, r := range w.replays {
 		n := w.nodes[r.node]
+		if n.gone {
+			continue
+		}
 		before := n.recordOf(string(r.key))
 		if before == nil {
 			continue // an empty disk, and no owner any more

@@ -29,7 +29,7 @@ func requireWhole(t *testing.T, r Result) {
 		t.Errorf("seed %d: %s", r.Seed, v)
 	}
 	if t.Failed() {
-		t.Fatalf("%s\nto see it: bin/dotring-load sim --trace --seed %d", r.Options, r.Seed)
+		t.Fatalf("%s\nto see it: bin/dotring-load sim --trace --seed %d --profile=%s", r.Options, r.Seed, r.Profile)
 	}
 }
 
@@ -306,11 +306,31 @@ func TestProfiles(t *testing.T) {
 				sum.Forgotten += r.Stats.Forgotten
 				sum.DiskLosses += r.Stats.DiskLosses
 				sum.LayoutsSettled += r.Stats.LayoutsSettled
+				sum.Removed += r.Stats.Removed + r.Stats.Aborted + r.Stats.Outages // TestMembershipFaultsHappen looks at each
+				sum.Collected += r.Stats.Collected
 			}
-			met := map[Profile]int{Standing: sum.Delivered, Proposals: sum.Forgotten, Hasty: int(sum.LayoutsSettled), Rollbacks: sum.DiskLosses}
+			met := map[Profile]int{Standing: sum.Delivered, Proposals: sum.Forgotten, Hasty: int(sum.LayoutsSettled), Rollbacks: sum.DiskLosses,
+				Members: sum.Removed, Collection: sum.Collected}
 			if met[p] < 3 {
 				t.Errorf("%+v", sum)
 			}
 		})
+	}
+}
+
+// Members go for good and are removed or replaced, changes are given up, and all nodes stop amid them.
+func TestMembershipFaultsHappen(t *testing.T) {
+	var sum Stats
+	for seed := uint64(401); seed <= 412; seed++ {
+		r := mustRun(t, Config{Seed: seed, Profile: Members})
+		requireWhole(t, r)
+		sum.Doomed += r.Stats.Doomed
+		sum.Removed += r.Stats.Removed
+		sum.Replaced += r.Stats.Replaced
+		sum.Aborted += r.Stats.Aborted
+		sum.Outages += r.Stats.Outages
+	}
+	if sum.Doomed < 5 || sum.Removed < 5 || sum.Replaced < 2 || sum.Aborted < 2 || sum.Outages < 3 {
+		t.Errorf("in twelve runs: %+v", sum)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dotring/dotring/loadtest/history"
+	"github.com/dotring/dotring/ringsvc/planner"
 	"github.com/dotring/dotring/ringsvc/ring"
 )
 
@@ -37,6 +38,8 @@ type world struct {
 	replays   []replay
 	openOps   int
 	leaves    int             // asked for
+	outages   int             // of all nodes at once
+	removals  int             // of members that went for good
 	issued    map[string]bool // actor, key and request id of mints under ids that clients chose
 	audited   uint64          // the newest layout after which all keys were read
 	stats     Stats
@@ -57,9 +60,11 @@ type Stats struct {
 	Restarts, Partitions, DiskFailures, DiskLosses, Damages           int
 	LayoutsSettled                                                    uint64
 	Repairs, Retries                                                  int
+	Collected, Stale                                                  int           // tombstones, and records refused for their age
 	Hinted, Delivered, Fetched                                        int           // puts with a stand-in, hints that left, records fetched
 	Forgotten, Spread                                                 int           // proposals that only a gateway remembers, views told to nodes by gateways
 	Healed                                                            time.Duration // how long healing took
+	Doomed, Removed, Replaced, Aborted, Accepted, Outages             int           // machines that went for good, dead marks, changes given up
 }
 
 func newWorld(seed uint64, opt Options, bug Bug) *world {
@@ -112,13 +117,17 @@ func (w *world) build() error {
 
 // firstView is a cluster that has settled on its first members.
 func (w *world) firstView() (*ring.View, error) {
-	l := ring.Found(w.cluster, w.nodes[0].member(), w.opt.N, w.opt.MinW)
+	founder := w.nodes[0].member()
+	if w.opt.Planned {
+		founder.Tokens = planner.Found(founder)
+	}
+	l := ring.Found(w.cluster, founder, w.opt.N, w.opt.MinW)
 	v := ring.NewView(l)
 	var joins []ring.Change
 	for _, n := range w.nodes[1:w.opt.Nodes] {
 		joins = append(joins, ring.Change{Kind: ring.ChangeJoin, Member: n.member()})
 	}
-	next, err := v.Propose(joins)
+	next, err := v.Propose(w.planned(v, joins))
 	if err != nil {
 		return nil, fmt.Errorf("first layout: %w", err)
 	}
@@ -130,7 +139,7 @@ func (w *world) firstView() (*ring.View, error) {
 
 // send carries a message: do happens at the other end, maybe late, maybe twice, maybe never.
 func (w *world) send(from, to int, do func()) {
-	if w.blocked[from][to] || w.chance(w.loss) {
+	if w.cut(from, to) || w.chance(w.loss) {
 		return
 	}
 	w.after(w.delay(), do)
@@ -144,11 +153,14 @@ func (w *world) delay() time.Duration {
 	if w.chance(w.tail) {
 		d *= time.Duration(1 + w.IntN(40))
 	}
+	if w.faulty && w.chance(w.opt.Late) {
+		d += w.between(0, 2*w.opt.Grace)
+	}
 	return d
 }
 
 // reachable says whether messages pass in both directions.
-func (w *world) reachable(a, b int) bool { return !w.blocked[a][b] && !w.blocked[b][a] }
+func (w *world) reachable(a, b int) bool { return !w.cut(a, b) && !w.cut(b, a) }
 
 // faultActive says whether something is wrong at this moment, or anything may be.
 func (w *world) faultActive() bool {
@@ -156,6 +168,9 @@ func (w *world) faultActive() bool {
 		return true
 	}
 	for _, n := range w.nodes {
+		if n.gone && w.without(n) {
+			continue
+		}
 		if n.started && (!n.up || n.paused() || n.slow > 1 || n.doubt || n.disk.full || n.disk.flaky > 0 || len(n.disk.stored) > 0) {
 			return true
 		}

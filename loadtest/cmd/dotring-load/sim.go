@@ -15,9 +15,9 @@ type simCommand struct {
 	Seeds   int    `default:"200" help:"How many seeds that count to run: those with enough writes acknowledged during faults."`
 	Seed    uint64 `default:"1" help:"The first seed."`
 	Fresh   bool   `help:"Begin at a seed that nobody has seen."`
-	Profile string `enum:",standing,proposals,hasty,rollbacks" default:"" help:"Only swarms of one kind: standing, proposals, hasty or rollbacks."`
+	Profile string `enum:",standing,proposals,hasty,rollbacks,members,collection" default:"" help:"Only swarms of one kind: standing, proposals, hasty, rollbacks, members or collection."`
 	Bug     string `help:"Plant a bug, by name."`
-	Table   bool   `help:"Look for every planted bug in the first seeds, and print a table."`
+	Table   bool   `help:"Look for every planted bug, or the one of --bug, in the first seeds, and print a table."`
 	Trace   bool   `help:"Print all that happens."`
 	Jobs    int    `help:"How many seeds at a time; 0 is one per processor."`
 }
@@ -140,6 +140,9 @@ func (c *simCommand) table(ctx context.Context) error {
 	fmt.Print(sim.TableHead)
 	missed := 0
 	for _, p := range sim.Planted() {
+		if c.Bug != "" && c.Bug != string(p.Bug) {
+			continue
+		}
 		h, err := sim.Find(ctx, p, c.Seeds, c.Jobs)
 		if err != nil {
 			return err
