@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -330,6 +331,32 @@ func TestBodiesAreBounded(t *testing.T) {
 	h.problem(h.do(call{"PUT", "/v1/kv/k", nil, strings.Repeat("x", 101)}), 429, "overloaded")
 	h.put("k", strings.Repeat("x", 100))
 	h.put("k", strings.Repeat("x", 100)) // the room was given back
+}
+
+// Bodies are read into buffers that others used before; the store here writes over each that it gives back.
+func TestBodiesFromUsedBuffers(t *testing.T) {
+	h := newHarness(t)
+	for round := range 5 {
+		entered, release := h.store.Hold()
+		value := func(c int) string {
+			return strings.Repeat(fmt.Sprintf("round %d, client %d;", round, c), 200*(1+round))
+		}
+		var clients sync.WaitGroup
+		const all = 8
+		for c := range all {
+			clients.Go(func() { h.put(fmt.Sprint(c), value(c)) })
+		}
+		for range all {
+			<-entered // the store has what each of them sent, and has not looked at it
+		}
+		release()
+		clients.Wait()
+		for c := range all {
+			if a := h.get(fmt.Sprint(c)); a.StatusCode != 200 || string(a.body) != value(c) {
+				t.Fatalf("round %d, client %d: status %d, %d bytes of %d, or not the same", round, c, a.StatusCode, len(a.body), len(value(c)))
+			}
+		}
+	}
 }
 
 func TestDeadlineOfTheStore(t *testing.T) {
