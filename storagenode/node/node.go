@@ -36,6 +36,7 @@ import (
 	"github.com/dotring/dotring/storagenode/internal/datadir"
 	"github.com/dotring/dotring/storagenode/internal/handoff"
 	"github.com/dotring/dotring/storagenode/internal/layout"
+	"github.com/dotring/dotring/storagenode/internal/leftovers"
 	"github.com/dotring/dotring/storagenode/internal/scrub"
 	"github.com/dotring/dotring/storagenode/internal/stream"
 	"github.com/dotring/dotring/storagenode/internal/witness"
@@ -105,6 +106,7 @@ type Node struct {
 	gossip  *membership.Cluster
 	driver  *layout.Driver
 	handoff *handoff.Replayer
+	left    *leftovers.Service
 	stream  *stream.Server
 	peers   *peers
 	watch   *broadcast
@@ -200,6 +202,13 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	if n.handoff, err = handoff.New(handoff.Config{
 		Self: n.id, Store: n.store, State: n.handoffState, Peers: n.peers, Logger: n.log, Registerer: n.reg,
+	}); err != nil {
+		return err
+	}
+	if n.left, err = leftovers.New(leftovers.Config{
+		Self: n.id, Store: n.store, State: n.state, InDoubt: func() bool { return n.store.Doubts().Any() },
+		Alive: func() map[ring.NodeID]string { state, _ := n.handoffState(); return state.Alive }, Peers: n.peers,
+		Rate: n.cfg.TransferRate, Pressure: n.pressure, Grace: n.cfg.TombstoneGrace, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
 	}
@@ -411,6 +420,7 @@ func (n *Node) Run(ctx context.Context) error {
 	failed := make(chan error, 3)
 	owned.Go(func() { n.driver.Run(back) })
 	owned.Go(func() { n.handoff.Run(back) })
+	owned.Go(func() { n.left.Run(back) })
 	owned.Go(func() { n.joinGossip(back) })
 	owned.Go(func() { n.repair.Run(back) })
 	owned.Go(func() { n.collect.Run(back) })

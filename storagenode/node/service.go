@@ -268,6 +268,11 @@ func (s *service) Fetch(ctx context.Context, req *storagev1.FetchRequest) (*stor
 	return s.node.repair.Fetch(ctx, req)
 }
 
+// Holds tells of which records this node holds exactly what it is asked about.
+func (s *service) Holds(ctx context.Context, req *storagev1.HoldsRequest) (*storagev1.HoldsResponse, error) {
+	return s.node.left.Holds(ctx, req)
+}
+
 // Collect answers about tombstones that may be needed no more, marks and removes them.
 func (s *service) Collect(ctx context.Context, req *storagev1.CollectRequest) (*storagev1.CollectResponse, error) {
 	return s.node.collect.Collect(ctx, req)

@@ -44,6 +44,9 @@ func (s *service) GetTasks(ctx context.Context, req *storagev1.GetTasksRequest) 
 		resp.Transfer = &storagev1.TransferTask{Layout: layoutName(t.Layout), SlotsDone: t.SlotsDone, SlotsTotal: t.SlotsTotal,
 			BytesDone: t.BytesDone, BytesTotal: t.BytesTotal, SecondsLeft: t.Left.Seconds(), StalledSeconds: t.Stalled.Seconds()}
 	}
+	if t, ok := n.left.Task(); ok {
+		resp.Leftovers = &storagev1.LeftoverTask{Removed: t.Removed, SlotsDone: t.SlotsDone, SlotsTotal: t.SlotsTotal, Waits: t.Waits}
+	}
 	return resp, nil
 }
 

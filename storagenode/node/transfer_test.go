@@ -145,3 +145,90 @@ func TestTransferOutlivesRestarts(t *testing.T) {
 		}
 	}
 }
+
+// keysOf counts the records that a node holds.
+func keysOf(t *testing.T, m *member) uint64 {
+	t.Helper()
+	resp, err := dial(m, nil).api.GetNode(t.Context(), &storagev1.GetNodeRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.GetKeys()
+}
+
+// What a node does not own any more goes to its owners, also where only it has a record, and leaves its disk: after a join,
+// and after the node itself has left. While an owner is away it stays.
+func TestLeftoversGoToTheirOwners(t *testing.T) {
+	t.Parallel()
+	const keys, size = 200, 1024
+	all := members(t, 5, onDisk)
+	for _, m := range all[:3] {
+		m.start()
+	}
+	load(t, all[:3], settle(t, all[:3]), keys, size)
+	all[3].start()
+	four := settle(t, all[:4])
+	sum := func(of []*member) (n uint64) {
+		for _, m := range of {
+			n += keysOf(t, m)
+		}
+		return n
+	}
+	wait(t, "each of four nodes holds what it owns and no more", func() bool { return sum(all[:4]) == 3*keys })
+	ownersHave(t, all[:4], four, keys, size)
+
+	// A record that came late, to a node that does not own it, and to nobody else.
+	key := ""
+	for i := 0; key == ""; i++ {
+		if k := fmt.Sprintf("late-%d", i); !view(all[0]).Settled().Owns(all[0].ID(), ring.SlotOf([]byte(k))) {
+			key = k
+		}
+	}
+	dot := causal.Dot{Actor: causal.Actor{9}, Counter: 1 << 20}
+	rec := record.Append(nil, []byte(key), causal.Set{Clock: causal.Vector{}.With(dot), Siblings: []causal.Sibling{{
+		Dot: dot, Checksum: record.Checksum([]byte("late")), Value: []byte("late")}}})
+	away := all[1]
+	away.stop()
+	wait(t, "gossip notices", func() bool { return metricAlive(t, all[0]) < 4 })
+	stranger := dial(all[0], nil)
+	if r := stranger.do(names(four), &storagev1.Request{Op: storagev1.Op_OP_APPLY, Cause: storagev1.Cause_CAUSE_REPAIR, Key: []byte(key), Record: rec})[0]; r.GetStatus() != storagev1.Status_STATUS_OK {
+		t.Fatal(r)
+	}
+	stopAll(all[:1]) // it comes back and looks at once
+	all[0].start()
+	wait(t, "it says whom it waits for", func() bool {
+		resp, err := dial(all[0], nil).api.GetTasks(t.Context(), &storagev1.GetTasksRequest{})
+		return err == nil && strings.Contains(resp.GetLeftovers().GetWaits(), away.cfg.Name)
+	})
+	away.start()
+	settle(t, all[:4])
+	wait(t, "the late record is with its owners alone", func() bool { return sum(all[:4]) == 3*(keys+1) })
+
+	leaver := all[3]
+	id := leaver.ID()
+	if _, err := dial(all[0], nil).api.ChangeLayout(t.Context(), &storagev1.ChangeLayoutRequest{Change: storagev1.LayoutChange_LAYOUT_CHANGE_LEAVE, Node: id[:]}); err != nil {
+		t.Fatal(err)
+	}
+	three := settleWithout(t, all[:4], leaver)
+	wait(t, "nothing is left at the one that left", func() bool { return keysOf(t, leaver) == 0 && sum(all[:3]) == 3*(keys+1) })
+	ownersHave(t, all[:3], three, keys, size)
+}
+
+// metricAlive is how many members the gossip of a node shows alive.
+func metricAlive(t *testing.T, m *member) (n int) {
+	t.Helper()
+	st, err := dial(m, nil).api.Watch(t.Context(), &storagev1.WatchRequest{Peer: make([]byte, 16)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := st.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range snap.GetMembers() {
+		if x.GetStatus() == "alive" {
+			n++
+		}
+	}
+	return n
+}
