@@ -70,7 +70,8 @@ func (d *Driver) change(ctx context.Context, r ChangeRequest) (Preview, error) {
 	if _, member := v.Settled().Member(d.cfg.Self.ID); !member {
 		return Preview{}, fmt.Errorf("%w: this node is no member", ErrRefused)
 	}
-	apply := func(v *ring.View) error { return d.put(v, r) }
+	plan := planOnce()
+	apply := func(v *ring.View) error { return d.put(v, r, plan) }
 	if err := apply(v); err != nil {
 		return Preview{}, err
 	}
@@ -85,8 +86,24 @@ func (d *Driver) change(ctx context.Context, r ChangeRequest) (Preview, error) {
 	return p, nil
 }
 
-// put puts what was asked for into a view.
-func (d *Driver) put(v *ring.View, r ChangeRequest) error {
+// planFunc completes changes with tokens, as planner.Plan does.
+type planFunc func(base *ring.Layout, changes []ring.Change) []ring.Change
+
+// planOnce is planner.Plan that remembers its plan: the same change is put into a view to see what comes of it, and then into the view that is
+// kept, and a plan for hundreds of members takes a second.
+func planOnce() planFunc {
+	var on ring.LayoutID
+	var planned []ring.Change
+	return func(base *ring.Layout, changes []ring.Change) []ring.Change {
+		if planned == nil || on != base.ID() {
+			on, planned = base.ID(), planner.Plan(base, changes)
+		}
+		return planned
+	}
+}
+
+// put puts what was asked for into a view. All calls for one request may share a plan.
+func (d *Driver) put(v *ring.View, r ChangeRequest, plan planFunc) error {
 	about := ring.Change{Kind: r.Kind, Member: ring.Member{ID: r.Node}}
 	switch r.Kind {
 	case ring.ChangeAbort:
@@ -96,7 +113,7 @@ func (d *Driver) put(v *ring.View, r ChangeRequest) error {
 		if d.isAlive(r.Node) {
 			return fmt.Errorf("%w: %s is alive; decommission it, or stop it first", ErrRefused, r.Node)
 		}
-		return d.remove(v, r.Node, r.AcceptLoss)
+		return d.remove(v, r.Node, r.AcceptLoss, plan)
 	case ring.ChangeReplace:
 		if !d.isAlive(r.By.ID) {
 			return fmt.Errorf("%w: %s, which is to take the place, is not alive", ErrRefused, r.By.ID)
@@ -120,17 +137,17 @@ func (d *Driver) put(v *ring.View, r ChangeRequest) error {
 		}
 		return err
 	}
-	_, err := v.Propose(planner.Plan(v.Settled(), []ring.Change{about}))
+	_, err := v.Propose(plan(v.Settled(), []ring.Change{about}))
 	return err
 }
 
 // remove marks a member dead, and takes its tokens at once where no change is under way.
-func (d *Driver) remove(v *ring.View, id ring.NodeID, acceptLoss bool) error {
+func (d *Driver) remove(v *ring.View, id ring.NodeID, acceptLoss bool, plan planFunc) error {
 	if err := v.MarkDead(id, acceptLoss); err != nil {
 		return err
 	}
 	if r := v.Removals(); len(r) > 0 && v.Newest() == v.Settled() {
-		_, err := v.Propose(planner.Plan(v.Settled(), r))
+		_, err := v.Propose(plan(v.Settled(), r))
 		return err
 	}
 	return nil
@@ -185,7 +202,7 @@ func (d *Driver) watchAway(ctx context.Context, now time.Time) {
 				Msg("a member has been away for dead-after and is not removed, since a third of the members is away: an operator must decide")
 		})
 	case ring.RemovalNow:
-		err := d.cfg.State.Update(ctx, func(v *ring.View) error { return d.remove(v, id, false) })
+		err := d.cfg.State.Update(ctx, func(v *ring.View) error { return d.remove(v, id, false, planner.Plan) })
 		if err != nil {
 			d.log.Error().Err(err).Stringer("member", id).Msg("member that is away not removed, trying again")
 			return
