@@ -41,6 +41,13 @@ func (p *Process) LogFile() string { return filepath.Join(p.dir, "log") }
 // DataDir is a storage node's data folder.
 func (p *Process) DataDir() string { return filepath.Join(p.dir, "data") }
 
+// SetProgram has the process run another program from the next Start on: another version of it, say.
+func (p *Process) SetProgram(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.program = path
+}
+
 // SetArg replaces the value of a flag, or adds it, for the next start.
 func (p *Process) SetArg(flag, value string) {
 	p.mu.Lock()
