@@ -22,8 +22,12 @@ build: ## build all programs into bin/
 	@go build -o bin/ ./storagenode/cmd/... ./gateway/cmd/... ./loadtest/cmd/...
 
 .PHONY: run
-run: build ## start a local cluster (NODES=3 GATEWAYS=2 SECURE=1), stop it with Ctrl-C
-	@exec bin/dotring-load up --nodes $(NODES) --gateways $(GATEWAYS) --data $(DATA)$(if $(SECURE),-secure --secure) --bin bin
+run: build ## start a local cluster (NODES=3 GATEWAYS=2 SECURE=1 ZONES=a,b,c), stop it with Ctrl-C
+	@exec bin/dotring-load up --nodes $(NODES) --gateways $(GATEWAYS) --data $(DATA)$(if $(SECURE),-secure --secure)$(if $(ZONES), --zones $(ZONES)) --bin bin
+
+.PHONY: first-hour
+first-hour: ## run a new user's first hour as the README prints it, from a clone (needs curl; takes the ports of make run)
+	@loadtest/first-hour README.md $(CURDIR)
 
 .PHONY: clean-data
 clean-data: ## delete the local cluster's data
