@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,4 +125,20 @@ func TestRollingRestart(t *testing.T) {
 		l.pass(200)
 	}
 	l.end(cl)
+	// The doctor finds nothing, once copies have been compared, and says which node is gone when one is.
+	eventually(t, c, 60*time.Second, func() error {
+		if out, errs, code := runCtl(t, c, nil, "doctor", "--also", c.URL(c.Gateways[1])); code != 0 {
+			return fmt.Errorf("doctor exits with %d: %s%s", code, out, errs)
+		}
+		return nil
+	})
+	if err := c.Nodes[1].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, c, 60*time.Second, func() error {
+		if out, _, code := runCtl(t, c, nil, "doctor"); code != 1 || !strings.Contains(out, "critical  node "+c.Nodes[1].Name) {
+			return fmt.Errorf("doctor exits with %d: %s", code, out)
+		}
+		return nil
+	})
 }

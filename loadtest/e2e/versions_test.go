@@ -42,7 +42,7 @@ func buildAt(t *testing.T, rev string) string {
 	}
 	run(".", "git", "worktree", "add", "--detach", tree, rev)
 	t.Cleanup(func() { run(".", "git", "worktree", "remove", "--force", tree) })
-	run(tree, "go", "build", "-trimpath", "-o", bin, "./storagenode/cmd/...", "./gateway/cmd/...")
+	run(tree, "go", "build", "-o", bin, "./storagenode/cmd/...", "./gateway/cmd/...")
 	return bin
 }
 

@@ -315,13 +315,22 @@ func (n *Node) inDoubt() bool { return !n.witness.Vouched() || n.store.Doubts().
 
 var errNoRoom = errors.New("disk is nearly full")
 
-// roomFor says whether the disk under path has room for more writes.
-func roomFor(path string) error {
+// roomOn returns the bytes that are left for this process on the disk under path, and how many it has in all.
+func roomOn(path string) (free, total uint64, err error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil {
-		return fmt.Errorf("ask for room on the disk: %w", err)
+		return 0, 0, fmt.Errorf("ask for room on the disk: %w", err)
 	}
-	if free := uint64(st.Bavail) * uint64(st.Bsize); free < diskReserve {
+	return uint64(st.Bavail) * uint64(st.Bsize), uint64(st.Blocks) * uint64(st.Bsize), nil
+}
+
+// roomFor says whether the disk under path has room for more writes.
+func roomFor(path string) error {
+	free, _, err := roomOn(path)
+	if err != nil {
+		return err
+	}
+	if free < diskReserve {
 		return fmt.Errorf("%w: %d bytes left, %d are kept free", errNoRoom, free, uint64(diskReserve))
 	}
 	return nil

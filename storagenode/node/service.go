@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -292,6 +293,17 @@ func (s *service) GetNode(context.Context, *storagev1.GetNodeRequest) (*storagev
 		State: n.describe(), Engine: n.cfg.Engine, StartUnixMs: uint64(n.started.UnixMilli()),
 		Acked: layoutName(fence.Acked), AntiEntropyAgeSeconds: n.repair.Age().Seconds(), Repairs: n.repair.Repaired(),
 	}
+	resp.NowUnixMs, resp.Version = uint64(time.Now().UnixMilli()), version()
+	if n.cfg.Engine != EngineMemory {
+		free, total, err := roomOn(n.cfg.DataDir)
+		if err != nil {
+			n.log.Warn().Err(err).Msg("room on the disk is not known")
+		}
+		resp.DiskFreeBytes, resp.DiskTotalBytes = free, total
+	}
+	if n.tls != nil {
+		resp.CertificateEndsUnixMs = uint64(n.tls.Expires().UnixMilli())
+	}
 	for _, l := range stats.Engine.Levels {
 		resp.DiskBytes += uint64(max(l.Bytes, 0))
 	}
@@ -311,6 +323,15 @@ func layoutName(id ring.LayoutID) *storagev1.LayoutName {
 		return nil
 	}
 	return &storagev1.LayoutName{Epoch: id.Epoch, Hash: id.Hash[:]}
+}
+
+// version is the version of the program, as the toolchain put it in.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
 }
 
 // describe is the node's state in one word.

@@ -93,6 +93,8 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	// certificateEnds is when the gateway's certificate ends; zero without one.
+	certificateEnds time.Time
 }
 
 // connError is the error of a request without an answer.
@@ -143,7 +145,11 @@ func (c *client) do(ctx context.Context, q call) (answer, error) {
 	if len(b) > maxBody {
 		return fail(fmt.Errorf("the answer has more than %d bytes", maxBody))
 	}
-	return answer{status: res.StatusCode, header: res.Header, body: b}, nil
+	out := answer{status: res.StatusCode, header: res.Header, body: b}
+	if res.TLS != nil && len(res.TLS.PeerCertificates) > 0 {
+		out.certificateEnds = res.TLS.PeerCertificates[0].NotAfter
+	}
+	return out, nil
 }
 
 // request makes the request of a call.

@@ -88,6 +88,7 @@ type commands struct {
 
 	List listCommand `cmd:"" help:"List keys by prefix."`
 
+	Doctor  doctorCommand  `cmd:"" help:"Look for what needs an operator, and say what to do."`
 	Backup  backupCommand  `cmd:"" help:"Write what every node holds into a directory, without stopping writes; or verify that."`
 	Restore restoreCommand `cmd:"" help:"Bring a backup back, into a cluster of any size."`
 	Export  exportCommand  `cmd:"" help:"Write keys and values as lines of JSON."`

@@ -187,7 +187,9 @@ func (s *Cluster) askNode(ctx context.Context, id ring.NodeID, n *clusterv1.Node
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	asked := time.Now()
 	got, err := s.nodes.GetNode(ctx, id)
+	answered := time.Now()
 	if err != nil {
 		n.Error = problem.FromStatus(err).Error()
 		return
@@ -199,9 +201,28 @@ func (s *Cluster) askNode(ctx context.Context, id ring.NodeID, n *clusterv1.Node
 	if len(got.GetActor()) == len(causal.Actor{}) {
 		n.Actor = causal.Actor(got.GetActor()).String()
 	}
+	n.State, n.Version, n.AntiEntropyAgeSeconds = got.GetState(), got.GetVersion(), got.GetAntiEntropyAgeSeconds()
+	n.DiskFreeBytes, n.DiskTotalBytes = got.GetDiskFreeBytes(), got.GetDiskTotalBytes()
+	if ms := got.GetNowUnixMs(); ms > 0 {
+		n.ClockAheadSeconds = ahead(asked, answered, time.UnixMilli(int64(ms))).Seconds()
+	}
+	if ms := got.GetCertificateEndsUnixMs(); ms > 0 {
+		n.CertificateEnds = timestamppb.New(time.UnixMilli(int64(ms)))
+	}
 	if ms := got.GetStartUnixMs(); ms > 0 {
 		n.Started = timestamppb.New(time.UnixMilli(int64(ms)))
 	}
+}
+
+// ahead is how far a clock that showed a time between asked and answered is certainly before this one; below 0 it is behind.
+func ahead(asked, answered, showed time.Time) time.Duration {
+	switch {
+	case showed.After(answered):
+		return showed.Sub(answered)
+	case showed.Before(asked.Truncate(time.Millisecond)):
+		return showed.Sub(asked)
+	}
+	return 0
 }
 
 // sharesIn returns which part of all keys each member holds a replica of. It walks all slots, so that the shares of one

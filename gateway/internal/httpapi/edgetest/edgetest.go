@@ -330,7 +330,9 @@ func (n *Nodes) Health(id ring.NodeID) nodeclient.Health {
 // GetNode implements the interface of the cluster service.
 func (n *Nodes) GetNode(_ context.Context, id ring.NodeID) (*storagev1.GetNodeResponse, error) {
 	return &storagev1.GetNodeResponse{Id: id[:], Keys: 7, DiskBytes: 1 << 54, Engine: "goleveldb",
-		StartUnixMs: uint64(Now.UnixMilli()), SeesAlive: 3, GossipDigest: []byte("12345678"), Acked: &storagev1.LayoutName{Epoch: 2}}, nil
+		StartUnixMs: uint64(Now.UnixMilli()), SeesAlive: 3, GossipDigest: []byte("12345678"),
+		State: "ready", Version: "v0", NowUnixMs: uint64(Now.UnixMilli()), DiskFreeBytes: 1 << 40, DiskTotalBytes: 1 << 41, AntiEntropyAgeSeconds: 12.5,
+		CertificateEndsUnixMs: uint64(Now.UnixMilli()), Acked: &storagev1.LayoutName{Epoch: 2}}, nil
 }
 
 // GetTasks implements the interface of the cluster service.

@@ -684,12 +684,27 @@ type Node struct {
 	// AnswersPerSecond Answers that this gateway got from it lately.
 	AnswersPerSecond float32 `json:"answers_per_second"`
 
+	// AntiEntropyAgeSeconds Since the oldest whole comparison with another owner; 0 where none is due.
+	AntiEntropyAgeSeconds float32 `json:"anti_entropy_age_seconds"`
+
+	// CertificateEnds When its certificate ends; none without one.
+	CertificateEnds *time.Time `json:"certificate_ends"`
+
+	// ClockAheadSeconds How far its clock is before the gateway's; below 0 it is behind.
+	ClockAheadSeconds float32 `json:"clock_ahead_seconds"`
+
 	// Connected Whether this gateway has a working stream to it.
 	Connected bool `json:"connected"`
 
 	// DiskBytes A number from 0 to 2^64-1.
 	DiskBytes Counter `json:"disk_bytes"`
-	Engine    string  `json:"engine"`
+
+	// DiskFreeBytes Room on its disk; 0 where that is not known.
+	DiskFreeBytes Counter `json:"disk_free_bytes"`
+
+	// DiskTotalBytes A number from 0 to 2^64-1.
+	DiskTotalBytes Counter `json:"disk_total_bytes"`
+	Engine         string  `json:"engine"`
 
 	// Error Why the node could not be asked; empty where it answered.
 	Error      string `json:"error"`
@@ -728,12 +743,16 @@ type Node struct {
 	Share   float32    `json:"share"`
 	Started *time.Time `json:"started"`
 
+	// State In one word, as it says itself: ready, joining, refilling, draining and the like.
+	State string `json:"state"`
+
 	// Status As gossip sees it.
 	Status NodeStatus `json:"status"`
 
 	// SyncedEpoch A number from 0 to 2^64-1.
 	SyncedEpoch Counter `json:"synced_epoch"`
 	Tokens      int     `json:"tokens"`
+	Version     string  `json:"version"`
 	Weight      float32 `json:"weight"`
 	Zone        string  `json:"zone"`
 }

@@ -904,6 +904,21 @@ export interface components {
             sees_alive: number;
             /** @description Of what it sees of all members: where gossip has converged, all nodes that answer have the same. */
             gossip_digest: string;
+            /** @description In one word, as it says itself: ready, joining, refilling, draining and the like. */
+            state: string;
+            version: string;
+            /** @description How far its clock is before the gateway's; below 0 it is behind. */
+            clock_ahead_seconds: number;
+            /** @description Room on its disk; 0 where that is not known. */
+            disk_free_bytes: components["schemas"]["Counter"];
+            disk_total_bytes: components["schemas"]["Counter"];
+            /** @description Since the oldest whole comparison with another owner; 0 where none is due. */
+            anti_entropy_age_seconds: number;
+            /**
+             * Format: date-time
+             * @description When its certificate ends; none without one.
+             */
+            certificate_ends: string | null;
         };
         Nodes: {
             nodes: components["schemas"]["Node"][];

@@ -348,10 +348,22 @@ type Node struct {
 	ReadP95Seconds   float64 `protobuf:"fixed64,25,opt,name=read_p95_seconds,json=readP95Seconds,proto3" json:"read_p95_seconds,omitempty"`
 	// How many members it sees alive by gossip, and a digest of all that it sees of them, 16 hexadecimal digits: where gossip has
 	// converged, all nodes that answer have the same.
-	SeesAlive     uint32 `protobuf:"varint,26,opt,name=sees_alive,json=seesAlive,proto3" json:"sees_alive,omitempty"`
-	GossipDigest  string `protobuf:"bytes,27,opt,name=gossip_digest,json=gossipDigest,proto3" json:"gossip_digest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SeesAlive    uint32 `protobuf:"varint,26,opt,name=sees_alive,json=seesAlive,proto3" json:"sees_alive,omitempty"`
+	GossipDigest string `protobuf:"bytes,27,opt,name=gossip_digest,json=gossipDigest,proto3" json:"gossip_digest,omitempty"`
+	// In one word, as it says itself: "ready", "joining", "refilling", "draining" and the like.
+	State   string `protobuf:"bytes,28,opt,name=state,proto3" json:"state,omitempty"`
+	Version string `protobuf:"bytes,29,opt,name=version,proto3" json:"version,omitempty"`
+	// How far its clock is before this gateway's, as far as the time of the answer tells; below 0 it is behind.
+	ClockAheadSeconds float64 `protobuf:"fixed64,30,opt,name=clock_ahead_seconds,json=clockAheadSeconds,proto3" json:"clock_ahead_seconds,omitempty"`
+	// Room on its disk, for it and in all; 0 where that is not known.
+	DiskFreeBytes  uint64 `protobuf:"varint,31,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	DiskTotalBytes uint64 `protobuf:"varint,32,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
+	// Since the oldest whole comparison with another owner; 0 where none is due.
+	AntiEntropyAgeSeconds float64 `protobuf:"fixed64,33,opt,name=anti_entropy_age_seconds,json=antiEntropyAgeSeconds,proto3" json:"anti_entropy_age_seconds,omitempty"`
+	// When its certificate ends; none without one.
+	CertificateEnds *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=certificate_ends,json=certificateEnds,proto3" json:"certificate_ends,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -571,6 +583,55 @@ func (x *Node) GetGossipDigest() string {
 		return x.GossipDigest
 	}
 	return ""
+}
+
+func (x *Node) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Node) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Node) GetClockAheadSeconds() float64 {
+	if x != nil {
+		return x.ClockAheadSeconds
+	}
+	return 0
+}
+
+func (x *Node) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *Node) GetDiskTotalBytes() uint64 {
+	if x != nil {
+		return x.DiskTotalBytes
+	}
+	return 0
+}
+
+func (x *Node) GetAntiEntropyAgeSeconds() float64 {
+	if x != nil {
+		return x.AntiEntropyAgeSeconds
+	}
+	return 0
+}
+
+func (x *Node) GetCertificateEnds() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateEnds
+	}
+	return nil
 }
 
 type ListNodesResponse struct {
@@ -2609,7 +2670,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tLayoutRef\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\"\x12\n" +
-	"\x10ListNodesRequest\"\x97\x06\n" +
+	"\x10ListNodesRequest\"\xc9\b\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2644,7 +2705,14 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x10read_p95_seconds\x18\x19 \x01(\x01R\x0ereadP95Seconds\x12\x1d\n" +
 	"\n" +
 	"sees_alive\x18\x1a \x01(\rR\tseesAlive\x12#\n" +
-	"\rgossip_digest\x18\x1b \x01(\tR\fgossipDigest\"C\n" +
+	"\rgossip_digest\x18\x1b \x01(\tR\fgossipDigest\x12\x14\n" +
+	"\x05state\x18\x1c \x01(\tR\x05state\x12\x18\n" +
+	"\aversion\x18\x1d \x01(\tR\aversion\x12.\n" +
+	"\x13clock_ahead_seconds\x18\x1e \x01(\x01R\x11clockAheadSeconds\x12&\n" +
+	"\x0fdisk_free_bytes\x18\x1f \x01(\x04R\rdiskFreeBytes\x12(\n" +
+	"\x10disk_total_bytes\x18  \x01(\x04R\x0ediskTotalBytes\x127\n" +
+	"\x18anti_entropy_age_seconds\x18! \x01(\x01R\x15antiEntropyAgeSeconds\x12E\n" +
+	"\x10certificate_ends\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x0fcertificateEnds\"C\n" +
 	"\x11ListNodesResponse\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.dotring.cluster.v1.NodeR\x05nodes\"\x12\n" +
 	"\x10GetLayoutRequest\"v\n" +
@@ -2883,59 +2951,60 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: dotring.cluster.v1.GetStatusResponse.settled:type_name -> dotring.cluster.v1.LayoutRef
 	2,  // 1: dotring.cluster.v1.GetStatusResponse.newest:type_name -> dotring.cluster.v1.LayoutRef
 	33, // 2: dotring.cluster.v1.Node.started:type_name -> google.protobuf.Timestamp
-	4,  // 3: dotring.cluster.v1.ListNodesResponse.nodes:type_name -> dotring.cluster.v1.Node
-	2,  // 4: dotring.cluster.v1.Layout.ref:type_name -> dotring.cluster.v1.LayoutRef
-	2,  // 5: dotring.cluster.v1.Layout.base:type_name -> dotring.cluster.v1.LayoutRef
-	7,  // 6: dotring.cluster.v1.Layout.members:type_name -> dotring.cluster.v1.LayoutMember
-	8,  // 7: dotring.cluster.v1.GetLayoutResponse.layouts:type_name -> dotring.cluster.v1.Layout
-	2,  // 8: dotring.cluster.v1.InspectKeyResponse.layout:type_name -> dotring.cluster.v1.LayoutRef
-	12, // 9: dotring.cluster.v1.InspectKeyResponse.replicas:type_name -> dotring.cluster.v1.Replica
-	13, // 10: dotring.cluster.v1.Replica.clock:type_name -> dotring.cluster.v1.ClockEntry
-	14, // 11: dotring.cluster.v1.Replica.siblings:type_name -> dotring.cluster.v1.ReplicaSibling
-	33, // 12: dotring.cluster.v1.ReplicaSibling.last_modified:type_name -> google.protobuf.Timestamp
-	16, // 13: dotring.cluster.v1.ListTasksResponse.tasks:type_name -> dotring.cluster.v1.Task
-	16, // 14: dotring.cluster.v1.RepairResponse.waiting:type_name -> dotring.cluster.v1.Task
-	2,  // 15: dotring.cluster.v1.LayoutChange.settled:type_name -> dotring.cluster.v1.LayoutRef
-	2,  // 16: dotring.cluster.v1.LayoutChange.layout:type_name -> dotring.cluster.v1.LayoutRef
-	26, // 17: dotring.cluster.v1.LayoutChange.nodes:type_name -> dotring.cluster.v1.NodeShare
-	27, // 18: dotring.cluster.v1.LayoutChange.moves:type_name -> dotring.cluster.v1.Move
-	28, // 19: dotring.cluster.v1.LayoutChange.short_ranges:type_name -> dotring.cluster.v1.SlotRange
-	29, // 20: dotring.cluster.v1.LayoutChange.risks:type_name -> dotring.cluster.v1.FailureRisk
-	32, // 21: dotring.cluster.v1.CanStopResponse.short:type_name -> dotring.cluster.v1.StopShortage
-	2,  // 22: dotring.cluster.v1.StopShortage.layout:type_name -> dotring.cluster.v1.LayoutRef
-	0,  // 23: dotring.cluster.v1.Cluster.GetStatus:input_type -> dotring.cluster.v1.GetStatusRequest
-	3,  // 24: dotring.cluster.v1.Cluster.ListNodes:input_type -> dotring.cluster.v1.ListNodesRequest
-	6,  // 25: dotring.cluster.v1.Cluster.GetLayout:input_type -> dotring.cluster.v1.GetLayoutRequest
-	10, // 26: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
-	15, // 27: dotring.cluster.v1.Cluster.ListTasks:input_type -> dotring.cluster.v1.ListTasksRequest
-	34, // 28: dotring.cluster.v1.Cluster.ListHotKeys:input_type -> dotring.cluster.v1.ListHotKeysRequest
-	35, // 29: dotring.cluster.v1.Cluster.GetStats:input_type -> dotring.cluster.v1.GetStatsRequest
-	18, // 30: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
-	20, // 31: dotring.cluster.v1.Cluster.DecommissionNode:input_type -> dotring.cluster.v1.DecommissionNodeRequest
-	21, // 32: dotring.cluster.v1.Cluster.RemoveNode:input_type -> dotring.cluster.v1.RemoveNodeRequest
-	22, // 33: dotring.cluster.v1.Cluster.ReplaceNode:input_type -> dotring.cluster.v1.ReplaceNodeRequest
-	23, // 34: dotring.cluster.v1.Cluster.SetNodeWeight:input_type -> dotring.cluster.v1.SetNodeWeightRequest
-	24, // 35: dotring.cluster.v1.Cluster.AbortChange:input_type -> dotring.cluster.v1.AbortChangeRequest
-	30, // 36: dotring.cluster.v1.Cluster.CanStop:input_type -> dotring.cluster.v1.CanStopRequest
-	1,  // 37: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
-	5,  // 38: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
-	9,  // 39: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
-	11, // 40: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
-	17, // 41: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
-	36, // 42: dotring.cluster.v1.Cluster.ListHotKeys:output_type -> dotring.cluster.v1.ListHotKeysResponse
-	37, // 43: dotring.cluster.v1.Cluster.GetStats:output_type -> dotring.cluster.v1.GetStatsResponse
-	19, // 44: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
-	25, // 45: dotring.cluster.v1.Cluster.DecommissionNode:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 46: dotring.cluster.v1.Cluster.RemoveNode:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 47: dotring.cluster.v1.Cluster.ReplaceNode:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 48: dotring.cluster.v1.Cluster.SetNodeWeight:output_type -> dotring.cluster.v1.LayoutChange
-	25, // 49: dotring.cluster.v1.Cluster.AbortChange:output_type -> dotring.cluster.v1.LayoutChange
-	31, // 50: dotring.cluster.v1.Cluster.CanStop:output_type -> dotring.cluster.v1.CanStopResponse
-	37, // [37:51] is the sub-list for method output_type
-	23, // [23:37] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	33, // 3: dotring.cluster.v1.Node.certificate_ends:type_name -> google.protobuf.Timestamp
+	4,  // 4: dotring.cluster.v1.ListNodesResponse.nodes:type_name -> dotring.cluster.v1.Node
+	2,  // 5: dotring.cluster.v1.Layout.ref:type_name -> dotring.cluster.v1.LayoutRef
+	2,  // 6: dotring.cluster.v1.Layout.base:type_name -> dotring.cluster.v1.LayoutRef
+	7,  // 7: dotring.cluster.v1.Layout.members:type_name -> dotring.cluster.v1.LayoutMember
+	8,  // 8: dotring.cluster.v1.GetLayoutResponse.layouts:type_name -> dotring.cluster.v1.Layout
+	2,  // 9: dotring.cluster.v1.InspectKeyResponse.layout:type_name -> dotring.cluster.v1.LayoutRef
+	12, // 10: dotring.cluster.v1.InspectKeyResponse.replicas:type_name -> dotring.cluster.v1.Replica
+	13, // 11: dotring.cluster.v1.Replica.clock:type_name -> dotring.cluster.v1.ClockEntry
+	14, // 12: dotring.cluster.v1.Replica.siblings:type_name -> dotring.cluster.v1.ReplicaSibling
+	33, // 13: dotring.cluster.v1.ReplicaSibling.last_modified:type_name -> google.protobuf.Timestamp
+	16, // 14: dotring.cluster.v1.ListTasksResponse.tasks:type_name -> dotring.cluster.v1.Task
+	16, // 15: dotring.cluster.v1.RepairResponse.waiting:type_name -> dotring.cluster.v1.Task
+	2,  // 16: dotring.cluster.v1.LayoutChange.settled:type_name -> dotring.cluster.v1.LayoutRef
+	2,  // 17: dotring.cluster.v1.LayoutChange.layout:type_name -> dotring.cluster.v1.LayoutRef
+	26, // 18: dotring.cluster.v1.LayoutChange.nodes:type_name -> dotring.cluster.v1.NodeShare
+	27, // 19: dotring.cluster.v1.LayoutChange.moves:type_name -> dotring.cluster.v1.Move
+	28, // 20: dotring.cluster.v1.LayoutChange.short_ranges:type_name -> dotring.cluster.v1.SlotRange
+	29, // 21: dotring.cluster.v1.LayoutChange.risks:type_name -> dotring.cluster.v1.FailureRisk
+	32, // 22: dotring.cluster.v1.CanStopResponse.short:type_name -> dotring.cluster.v1.StopShortage
+	2,  // 23: dotring.cluster.v1.StopShortage.layout:type_name -> dotring.cluster.v1.LayoutRef
+	0,  // 24: dotring.cluster.v1.Cluster.GetStatus:input_type -> dotring.cluster.v1.GetStatusRequest
+	3,  // 25: dotring.cluster.v1.Cluster.ListNodes:input_type -> dotring.cluster.v1.ListNodesRequest
+	6,  // 26: dotring.cluster.v1.Cluster.GetLayout:input_type -> dotring.cluster.v1.GetLayoutRequest
+	10, // 27: dotring.cluster.v1.Cluster.InspectKey:input_type -> dotring.cluster.v1.InspectKeyRequest
+	15, // 28: dotring.cluster.v1.Cluster.ListTasks:input_type -> dotring.cluster.v1.ListTasksRequest
+	34, // 29: dotring.cluster.v1.Cluster.ListHotKeys:input_type -> dotring.cluster.v1.ListHotKeysRequest
+	35, // 30: dotring.cluster.v1.Cluster.GetStats:input_type -> dotring.cluster.v1.GetStatsRequest
+	18, // 31: dotring.cluster.v1.Cluster.Repair:input_type -> dotring.cluster.v1.RepairRequest
+	20, // 32: dotring.cluster.v1.Cluster.DecommissionNode:input_type -> dotring.cluster.v1.DecommissionNodeRequest
+	21, // 33: dotring.cluster.v1.Cluster.RemoveNode:input_type -> dotring.cluster.v1.RemoveNodeRequest
+	22, // 34: dotring.cluster.v1.Cluster.ReplaceNode:input_type -> dotring.cluster.v1.ReplaceNodeRequest
+	23, // 35: dotring.cluster.v1.Cluster.SetNodeWeight:input_type -> dotring.cluster.v1.SetNodeWeightRequest
+	24, // 36: dotring.cluster.v1.Cluster.AbortChange:input_type -> dotring.cluster.v1.AbortChangeRequest
+	30, // 37: dotring.cluster.v1.Cluster.CanStop:input_type -> dotring.cluster.v1.CanStopRequest
+	1,  // 38: dotring.cluster.v1.Cluster.GetStatus:output_type -> dotring.cluster.v1.GetStatusResponse
+	5,  // 39: dotring.cluster.v1.Cluster.ListNodes:output_type -> dotring.cluster.v1.ListNodesResponse
+	9,  // 40: dotring.cluster.v1.Cluster.GetLayout:output_type -> dotring.cluster.v1.GetLayoutResponse
+	11, // 41: dotring.cluster.v1.Cluster.InspectKey:output_type -> dotring.cluster.v1.InspectKeyResponse
+	17, // 42: dotring.cluster.v1.Cluster.ListTasks:output_type -> dotring.cluster.v1.ListTasksResponse
+	36, // 43: dotring.cluster.v1.Cluster.ListHotKeys:output_type -> dotring.cluster.v1.ListHotKeysResponse
+	37, // 44: dotring.cluster.v1.Cluster.GetStats:output_type -> dotring.cluster.v1.GetStatsResponse
+	19, // 45: dotring.cluster.v1.Cluster.Repair:output_type -> dotring.cluster.v1.RepairResponse
+	25, // 46: dotring.cluster.v1.Cluster.DecommissionNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 47: dotring.cluster.v1.Cluster.RemoveNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 48: dotring.cluster.v1.Cluster.ReplaceNode:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 49: dotring.cluster.v1.Cluster.SetNodeWeight:output_type -> dotring.cluster.v1.LayoutChange
+	25, // 50: dotring.cluster.v1.Cluster.AbortChange:output_type -> dotring.cluster.v1.LayoutChange
+	31, // 51: dotring.cluster.v1.Cluster.CanStop:output_type -> dotring.cluster.v1.CanStopResponse
+	38, // [38:52] is the sub-list for method output_type
+	24, // [24:38] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }

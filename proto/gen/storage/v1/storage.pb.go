@@ -3708,10 +3708,18 @@ type GetNodeResponse struct {
 	AntiEntropyAgeSeconds float64 `protobuf:"fixed64,14,opt,name=anti_entropy_age_seconds,json=antiEntropyAgeSeconds,proto3" json:"anti_entropy_age_seconds,omitempty"`
 	Repairs               uint64  `protobuf:"varint,15,opt,name=repairs,proto3" json:"repairs,omitempty"`
 	// Members that it sees alive by gossip, and 8 bytes of a hash of all that it sees of them: equal where gossip has converged.
-	SeesAlive     uint32 `protobuf:"varint,16,opt,name=sees_alive,json=seesAlive,proto3" json:"sees_alive,omitempty"`
-	GossipDigest  []byte `protobuf:"bytes,17,opt,name=gossip_digest,json=gossipDigest,proto3" json:"gossip_digest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SeesAlive    uint32 `protobuf:"varint,16,opt,name=sees_alive,json=seesAlive,proto3" json:"sees_alive,omitempty"`
+	GossipDigest []byte `protobuf:"bytes,17,opt,name=gossip_digest,json=gossipDigest,proto3" json:"gossip_digest,omitempty"`
+	// The node's clock.
+	NowUnixMs uint64 `protobuf:"varint,18,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"`
+	// Room on its disk, for it and in all; 0 where it has none.
+	DiskFreeBytes  uint64 `protobuf:"varint,19,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	DiskTotalBytes uint64 `protobuf:"varint,20,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
+	Version        string `protobuf:"bytes,21,opt,name=version,proto3" json:"version,omitempty"`
+	// When its certificate ends; 0 without one.
+	CertificateEndsUnixMs uint64 `protobuf:"varint,22,opt,name=certificate_ends_unix_ms,json=certificateEndsUnixMs,proto3" json:"certificate_ends_unix_ms,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *GetNodeResponse) Reset() {
@@ -3861,6 +3869,41 @@ func (x *GetNodeResponse) GetGossipDigest() []byte {
 		return x.GossipDigest
 	}
 	return nil
+}
+
+func (x *GetNodeResponse) GetNowUnixMs() uint64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetDiskTotalBytes() uint64 {
+	if x != nil {
+		return x.DiskTotalBytes
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetNodeResponse) GetCertificateEndsUnixMs() uint64 {
+	if x != nil {
+		return x.CertificateEndsUnixMs
+	}
+	return 0
 }
 
 type SnapshotRequest struct {
@@ -4298,7 +4341,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\fDiskPosition\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\fR\x04line\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\"\x10\n" +
-	"\x0eGetNodeRequest\"\xab\x04\n" +
+	"\x0eGetNodeRequest\"\xf0\x05\n" +
 	"\x0fGetNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -4321,7 +4364,12 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\arepairs\x18\x0f \x01(\x04R\arepairs\x12\x1d\n" +
 	"\n" +
 	"sees_alive\x18\x10 \x01(\rR\tseesAlive\x12#\n" +
-	"\rgossip_digest\x18\x11 \x01(\fR\fgossipDigest\"G\n" +
+	"\rgossip_digest\x18\x11 \x01(\fR\fgossipDigest\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x12 \x01(\x04R\tnowUnixMs\x12&\n" +
+	"\x0fdisk_free_bytes\x18\x13 \x01(\x04R\rdiskFreeBytes\x12(\n" +
+	"\x10disk_total_bytes\x18\x14 \x01(\x04R\x0ediskTotalBytes\x12\x18\n" +
+	"\aversion\x18\x15 \x01(\tR\aversion\x127\n" +
+	"\x18certificate_ends_unix_ms\x18\x16 \x01(\x04R\x15certificateEndsUnixMs\"G\n" +
 	"\x0fSnapshotRequest\x124\n" +
 	"\x04part\x18\x01 \x01(\x0e2 .dotring.storage.v1.SnapshotPartR\x04part\"\x84\x01\n" +
 	"\x10SnapshotResponse\x124\n" +

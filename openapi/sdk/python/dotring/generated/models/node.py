@@ -44,6 +44,13 @@ class Node:
         sees_alive (int): How many members it sees alive by gossip.
         gossip_digest (str): Of what it sees of all members: where gossip has converged, all nodes that answer have the
             same.
+        state (str): In one word, as it says itself: ready, joining, refilling, draining and the like.
+        version (str):
+        clock_ahead_seconds (float): How far its clock is before the gateway's; below 0 it is behind.
+        disk_free_bytes (str): A number from 0 to 2^64-1.
+        disk_total_bytes (str): A number from 0 to 2^64-1.
+        anti_entropy_age_seconds (float): Since the oldest whole comparison with another owner; 0 where none is due.
+        certificate_ends (datetime.datetime | None): When its certificate ends; none without one.
     """
 
     id: str
@@ -73,6 +80,13 @@ class Node:
     read_p95_seconds: float
     sees_alive: int
     gossip_digest: str
+    state: str
+    version: str
+    clock_ahead_seconds: float
+    disk_free_bytes: str
+    disk_total_bytes: str
+    anti_entropy_age_seconds: float
+    certificate_ends: datetime.datetime | None
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,6 +148,24 @@ class Node:
 
         gossip_digest = self.gossip_digest
 
+        state = self.state
+
+        version = self.version
+
+        clock_ahead_seconds = self.clock_ahead_seconds
+
+        disk_free_bytes = self.disk_free_bytes
+
+        disk_total_bytes = self.disk_total_bytes
+
+        anti_entropy_age_seconds = self.anti_entropy_age_seconds
+
+        certificate_ends: None | str
+        if isinstance(self.certificate_ends, datetime.datetime):
+            certificate_ends = self.certificate_ends.isoformat()
+        else:
+            certificate_ends = self.certificate_ends
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -165,6 +197,13 @@ class Node:
                 "read_p95_seconds": read_p95_seconds,
                 "sees_alive": sees_alive,
                 "gossip_digest": gossip_digest,
+                "state": state,
+                "version": version,
+                "clock_ahead_seconds": clock_ahead_seconds,
+                "disk_free_bytes": disk_free_bytes,
+                "disk_total_bytes": disk_total_bytes,
+                "anti_entropy_age_seconds": anti_entropy_age_seconds,
+                "certificate_ends": certificate_ends,
             }
         )
 
@@ -240,6 +279,33 @@ class Node:
 
         gossip_digest = d.pop("gossip_digest")
 
+        state = d.pop("state")
+
+        version = d.pop("version")
+
+        clock_ahead_seconds = d.pop("clock_ahead_seconds")
+
+        disk_free_bytes = d.pop("disk_free_bytes")
+
+        disk_total_bytes = d.pop("disk_total_bytes")
+
+        anti_entropy_age_seconds = d.pop("anti_entropy_age_seconds")
+
+        def _parse_certificate_ends(data: object) -> datetime.datetime | None:
+            if data is None:
+                return data
+            try:
+                if not isinstance(data, str):
+                    raise TypeError()
+                certificate_ends_type_0 = datetime.datetime.fromisoformat(data)
+
+                return certificate_ends_type_0
+            except (TypeError, ValueError, AttributeError, KeyError):
+                pass
+            return cast(datetime.datetime | None, data)
+
+        certificate_ends = _parse_certificate_ends(d.pop("certificate_ends"))
+
         node = cls(
             id=id,
             name=name,
@@ -268,6 +334,13 @@ class Node:
             read_p95_seconds=read_p95_seconds,
             sees_alive=sees_alive,
             gossip_digest=gossip_digest,
+            state=state,
+            version=version,
+            clock_ahead_seconds=clock_ahead_seconds,
+            disk_free_bytes=disk_free_bytes,
+            disk_total_bytes=disk_total_bytes,
+            anti_entropy_age_seconds=anti_entropy_age_seconds,
+            certificate_ends=certificate_ends,
         )
 
         node.additional_properties = d
