@@ -13,6 +13,9 @@ import (
 	"github.com/dotring/dotring/loadtest/localcluster"
 )
 
+// patience lets a machine be slow that is busy with other things; a request that is refused or in doubt fails all the same.
+const patience = "timeout=20s"
+
 // steadyLoad writes and reads through cl until it is stopped, and takes every answer but 200 for a fault. Each worker reads its own
 // writes, with the context of the last one.
 type steadyLoad struct {
@@ -28,6 +31,7 @@ type steadyLoad struct {
 func beginLoad(t *testing.T, c *localcluster.Cluster, cl *client, name string, workers, keys int) *steadyLoad {
 	t.Helper()
 	l := &steadyLoad{t: t, c: c, last: map[string]string{}}
+	t.Cleanup(l.halt) // before what it runs against ends
 	for w := range workers {
 		l.workers.Go(func() {
 			contexts := map[string]string{}
@@ -38,7 +42,7 @@ func beginLoad(t *testing.T, c *localcluster.Cluster, cl *client, name string, w
 				if known := contexts[key]; known != "" {
 					put = append(put, "Kv-Context", known)
 				}
-				a, err := cl.do("PUT", key, "", []byte(id), put...)
+				a, err := cl.do("PUT", key, patience, []byte(id), put...)
 				if l.requests.Add(1); err != nil || a.status != 200 {
 					t.Errorf("PUT %s: %v, %v", id, a, err)
 					continue
@@ -47,7 +51,7 @@ func beginLoad(t *testing.T, c *localcluster.Cluster, cl *client, name string, w
 				l.mu.Lock()
 				l.last[key] = id
 				l.mu.Unlock()
-				a, err = cl.do("GET", key, "", nil, "Kv-Context", a.context)
+				a, err = cl.do("GET", key, patience, nil, "Kv-Context", a.context)
 				if l.requests.Add(1); err != nil || a.status != 200 || string(a.body) != id {
 					t.Errorf("GET %s after %s: %v, %v", key, id, a, err)
 				}
@@ -69,11 +73,15 @@ func (l *steadyLoad) pass(n int64) {
 	})
 }
 
+func (l *steadyLoad) halt() {
+	l.stop.Store(true)
+	l.workers.Wait()
+}
+
 // end stops the load, and reads what was acknowledged from all copies.
 func (l *steadyLoad) end(cl *client) {
 	l.t.Helper()
-	l.stop.Store(true)
-	l.workers.Wait()
+	l.halt()
 	for key, want := range maps.All(l.last) {
 		if a := cl.want(l.t, 200, "GET", key, "r=all", nil); string(a.body) != want {
 			l.t.Errorf("%s reads %q, acknowledged was %q", key, a.body, want)
