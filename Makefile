@@ -130,6 +130,10 @@ chaos: build ## break a cluster of real processes, one fault at a time (CHAOS=90
 soak-tombstones: ## delete 100,000 keys while nodes restart and one is away; all tombstones must leave
 	@DOTRING_TOMBSTONES=100000 go test -count=1 -v -timeout 60m -run TestTombstonesLeaveByProof ./loadtest/e2e
 
+.PHONY: soak-transfer
+soak-transfer: ## a node joins 2 GB while it and a source are killed by turns, twenty times; at most a fifth may be sent again (MIB=2000)
+	@DOTRING_TRANSFER_MIB=$(or $(MIB),2000) go test -count=1 -v -timeout 60m -run TestJoinWhileEitherEndIsKilled ./loadtest/e2e
+
 .PHONY: soak-chaos
 soak-chaos: build ## thirty minutes of that; fails unless 99.99 % of a million requests are served within a second
 	@bin/dotring-load chaos --duration 30m --good 0.9999
