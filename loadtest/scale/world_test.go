@@ -188,7 +188,7 @@ func (w *world) close() {
 		}
 	}
 	w.end(w.up())
-	time.Sleep(15 * time.Second) // what serf dials ends by itself
+	time.Sleep(11 * time.Second) // what serf dials ends by itself
 	synctest.Wait()
 }
 

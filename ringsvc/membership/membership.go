@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -137,6 +138,13 @@ type Cluster struct {
 	left    chan struct{}       // closed when the one departure has ended; nil before
 	leftErr error               // of that departure, valid once left is closed
 	bad     map[string]struct{} // members whose tags could not be read at the last look
+	read    map[string]tagged   // what the tags of others say, by name, as read at the last look
+}
+
+// tagged is what a member says of itself, and the map that said so: serf makes a new one for each change and modifies none.
+type tagged struct {
+	tags map[string]string
+	says Member
 }
 
 // New starts to listen and to gossip, as a cluster of one until Join. It fails on an unusable name, address, key file
@@ -329,7 +337,7 @@ func (c *Cluster) GossipAddr() string { return hostPort(c.serf.LocalMember()) }
 func (c *Cluster) Members() []Member {
 	known := c.serf.Members()
 	out := make([]Member, 0, len(known))
-	bad := make(map[string]struct{})
+	bad, read := make(map[string]struct{}), make(map[string]tagged, len(known))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, k := range known {
@@ -342,8 +350,11 @@ func (c *Cluster) Members() []Member {
 			continue
 		}
 		out = append(out, m)
+		if k.Name != c.name {
+			read[k.Name] = tagged{k.Tags, m}
+		}
 	}
-	c.bad = bad
+	c.bad, c.read = bad, read
 	slices.SortFunc(out, compareMembers)
 	return out
 }
@@ -352,9 +363,13 @@ func (c *Cluster) Members() []Member {
 func (c *Cluster) member(k serf.Member) (Member, error) {
 	m := c.local
 	if k.Name != c.name { // of ourselves we know the tags that are not yet published
-		var err error
-		if m, err = decodeTags(k.Tags); err != nil {
-			return Member{}, err
+		if had, ok := c.read[k.Name]; ok && sameMap(had.tags, k.Tags) {
+			m = had.says
+		} else {
+			var err error
+			if m, err = decodeTags(k.Tags); err != nil {
+				return Member{}, err
+			}
 		}
 	}
 	m.Name = k.Name
@@ -370,6 +385,11 @@ func (c *Cluster) member(k serf.Member) (Member, error) {
 		m.Status = Failed
 	}
 	return m, nil
+}
+
+// sameMap tells whether two are one and the same map.
+func sameMap(a, b map[string]string) bool {
+	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
 }
 
 // SetLocal changes what the node says of itself: change gets a copy of the present state, and its Name, GossipAddr and
