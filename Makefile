@@ -185,7 +185,7 @@ soak-antientropy: ## one in a thousand of a million keys differs: what is moved,
 	@DOTRING_TEST_KEYS=1000000 go test ./storagenode/node -run TestTrafficIsProportional -count=1 -timeout 20m -v
 
 .PHONY: soak-planner
-soak-planner: ## plan 10,000 random cluster histories, and 300 members that join twenty at a time
+soak-planner: ## plan 10,000 random cluster histories, and 300 members that join one, five and twenty at a time and leave
 	@go test -timeout 60m -v -run Histories ./ringsvc/planner -args -histories 10000 | grep -v '^=== '
 	@go test -timeout 10m -v -run Large ./ringsvc/planner -args -nodes 300 | grep -v '^=== '
 

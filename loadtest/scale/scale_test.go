@@ -110,6 +110,7 @@ func TestScale(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			w.end([]*member{leaver})
 		}
+		t.Logf("median of %d, settled after a join: %v", *runs, median(settles))
 		for what, d := range map[string]time.Duration{"alive": median(joins), "layout of a join": median(layouts), "leave": median(leaves)} {
 			t.Logf("median of %d, %s: %v", *runs, what, d)
 			if d > spreadLimit {

@@ -16,7 +16,10 @@ type node struct {
 	target float64 // slots it should hold, each replica counted
 	load   int     // slots it holds
 
+	grows bool // new, or of more weight than in the base
+
 	neighbours int // nodes that own something together with it, or beside it
+	inner      int // those that own something together with it
 }
 
 // cell is a range of slots with one set of owners. It ends where the next begins.
@@ -24,19 +27,23 @@ type cell struct {
 	from int32
 	set  []int32 // indices into board.nodes; may be short of the replicas while a plan is made
 	was  []int32 // owners in the base
+
+	order []int32 // owners in the order of their tokens in the base; nil where there is none
 }
 
 // board is the ring as ranges and their owners while a plan is made.
 type board struct {
-	cells    []cell
-	nodes    []node
-	lift     float64 // how far above its target a node is filled, as a multiple
-	style    style
-	keep     float64 // how much of its target a node keeps at least, as a multiple
-	replicas int     // copies kept: N, or the number of members where that is smaller
-	zones    int     // zones with members that stay
-	pairs    []int16
-	shared   []int32 // slots that two nodes both own
+	cells      []cell
+	nodes      []node
+	lift       float64 // how far above its target a node is filled, as a multiple
+	style      style
+	keep       float64 // how much of its target a node keeps at least, as a multiple
+	sparse     bool    // see thin
+	seamBudget int     // slots that may change owners for the order of tokens
+	replicas   int     // copies kept: N, or the number of members where that is smaller
+	zones      int     // zones with members that stay
+	pairs      []int16
+	shared     []int32 // slots that two nodes both own
 }
 
 // length is how many slots cell i has.
@@ -100,8 +107,18 @@ func (b *board) near(i int, fn func(int32)) {
 
 // share notes that x and y both own d more slots.
 func (b *board) share(x, y int32, d int) {
-	b.shared[int(x)*len(b.nodes)+int(y)] += int32(d)
-	b.shared[int(y)*len(b.nodes)+int(x)] += int32(d)
+	p := &b.shared[int(x)*len(b.nodes)+int(y)]
+	was := *p
+	*p += int32(d)
+	b.shared[int(y)*len(b.nodes)+int(x)] = *p
+	switch {
+	case was == 0 && *p > 0:
+		b.nodes[x].inner++
+		b.nodes[y].inner++
+	case was > 0 && *p == 0:
+		b.nodes[x].inner--
+		b.nodes[y].inner--
+	}
 }
 
 // kinship is how much y already has to do with the owners of cell i but for x, summed over them: slots shared, in parts of what the two would
@@ -119,7 +136,7 @@ func (b *board) kinship(i int, x, y int32) float64 {
 // count computes loads and pairs afresh.
 func (b *board) count() {
 	for i := range b.nodes {
-		b.nodes[i].load, b.nodes[i].neighbours = 0, 0
+		b.nodes[i].load, b.nodes[i].neighbours, b.nodes[i].inner = 0, 0, 0
 	}
 	b.pairs = make([]int16, len(b.nodes)*len(b.nodes))
 	b.shared = make([]int32, len(b.nodes)*len(b.nodes))
@@ -167,9 +184,9 @@ func (b *board) split(i, n int) {
 	c := b.cells[i]
 	from := c.from + int32(n)
 	if from >= ring.Slots { // the last cell runs over the end: the part behind is the first cell
-		b.cells = slices.Insert(b.cells, 0, cell{from - ring.Slots, c.set, c.was})
+		b.cells = slices.Insert(b.cells, 0, cell{from - ring.Slots, c.set, c.was, c.order})
 	} else {
-		b.cells = slices.Insert(b.cells, i+1, cell{from, c.set, c.was})
+		b.cells = slices.Insert(b.cells, i+1, cell{from, c.set, c.was, c.order})
 	}
 	for _, o := range c.set { // those of the parts are now beside each other too
 		for _, p := range c.set {

@@ -78,7 +78,7 @@ func (b *board) occupy() {
 			if b.nodes[y].target == 0 || !b.fits(at, -1, y) {
 				continue
 			}
-			part := math.Min(float64(longest), math.Max(-b.excess(y), leastPart*b.nodes[y].target))
+			part := math.Min(float64(longest), math.Max(b.want(y), leastPart*b.nodes[y].target))
 			s := (b.excess(y)+part)/b.nodes[y].target + b.shyness(at, -1, y) + b.style.mixing*b.kinship(at, -1, y)
 			if m := b.merges(at, -1, y); m {
 				s -= 0.004
@@ -91,13 +91,21 @@ func (b *board) occupy() {
 			return // fewer nodes than places: cannot be, and the walk would find somebody
 		}
 		t := b.nodes[best].target
-		want := -b.excess(best)
+		want := b.want(best)
 		if part := int(want); float64(longest) > want+2*tolerance*t && want >= leastPart*t && longest-part >= max(leastCell, int(leastPart*t)) && part >= leastCell {
 			b.split(at, part)
 			at = b.at(at)
 		}
 		b.add(at, best)
 	}
+}
+
+// want is how many slots y takes of those that are vacant: in a large ring some more than its target, so that ranges stay whole.
+func (b *board) want(y int32) float64 {
+	if b.sparse {
+		return thinTake*b.nodes[y].target - float64(b.nodes[y].load)
+	}
+	return -b.excess(y)
 }
 
 // at is where the first part of cell i is after split cut it; the index moves when the part behind went to the start of the ring.

@@ -85,8 +85,8 @@ func best(base *ring.Layout, after map[ring.NodeID]ring.Member, n int) *board {
 		if found == nil || moved < least {
 			found, least = b, moved
 		}
-		if float64(least) <= thrift*float64(fair) {
-			break
+		if b.sparse || float64(least) <= thrift*float64(fair) {
+			break // a large ring is solved in one way only
 		}
 	}
 	return found
@@ -190,8 +190,12 @@ func newBoard(base *ring.Layout, after map[ring.NodeID]ring.Member, n int) *boar
 // lay reads the ranges of base: a segment each, but for those too short to be anything else than what is between the tokens at the end of one.
 func (b *board) lay(base *ring.Layout, number map[ring.NodeID]int32) {
 	var ends []ring.Slot
+	at := make(map[ring.Slot]int32) // who has a token there
 	for _, m := range base.Members() {
 		ends = append(ends, m.Tokens...)
+		for _, s := range m.Tokens {
+			at[s] = number[m.ID]
+		}
 	}
 	slices.Sort(ends)
 	short := 2 * base.N()
@@ -204,7 +208,13 @@ func (b *board) lay(base *ring.Layout, number map[ring.NodeID]int32) {
 		for _, id := range base.Primaries(e) {
 			set = append(set, number[id])
 		}
-		b.cells = append(b.cells, cell{from: int32((from + 1) % ring.Slots), set: set, was: set})
+		var order []int32
+		for k := range set {
+			if o, there := at[ring.Slot((int(e)+k)%ring.Slots)]; there {
+				order = append(order, o)
+			}
+		}
+		b.cells = append(b.cells, cell{from: int32((from + 1) % ring.Slots), set: set, was: set, order: order})
 	}
 	slices.SortFunc(b.cells, func(x, y cell) int { return cmp.Compare(x.from, y.from) })
 	// The tokens at the end of a range stand in its last slots, so the next begins behind the last of them: from is right as it is.
@@ -217,7 +227,7 @@ func (b *board) lay(base *ring.Layout, number map[ring.NodeID]int32) {
 		}
 		c := b.cells[longest]
 		from := (c.from + int32(b.length(longest)/2)) % ring.Slots
-		b.cells = append(b.cells, cell{from: from, set: c.set, was: c.was})
+		b.cells = append(b.cells, cell{from: from, set: c.set, was: c.was, order: c.order})
 		slices.SortFunc(b.cells, func(x, y cell) int { return cmp.Compare(x.from, y.from) })
 	}
 }
@@ -240,9 +250,11 @@ func (b *board) fair(base *ring.Layout) int {
 		switch {
 		case !was:
 			f += n.target
+			n.grows = true
 		case n.target == 0:
 			f += float64(n.load)
 		case m.Weight != n.weight:
+			n.grows = n.weight > m.Weight
 			f += max(n.target-float64(n.load), float64(n.load)-n.target)
 		}
 	}
@@ -260,8 +272,14 @@ const (
 // solve hands places on until the targets are met.
 func (b *board) solve(fair int) {
 	b.tidy()
+	b.sparse = b.large()
 	b.vacate()
 	b.occupy()
+	if b.sparse {
+		b.thin(fair)
+		b.coarsen()
+		return
+	}
 	budget := int(thrift * float64(fair))
 	b.even(goal, 1, 1, 0)
 	b.even(goal, 1, 1, budget-b.moved())
@@ -291,12 +309,10 @@ func (b *board) tokens() map[ring.NodeID][]ring.Slot {
 	for i, n := range b.nodes {
 		lone[i] = n.target > 0 && b.lone(int32(i))
 	}
+	orders := b.orders()
 	for i, c := range b.cells {
 		end := int(c.from) + b.length(i) - 1
-		order := slices.Clone(c.set)
-		slices.SortFunc(order, func(x, y int32) int {
-			return cmp.Compare(mix(b.nodes[x].key, uint64(end)), mix(b.nodes[y].key, uint64(end)))
-		})
+		order := orders[i]
 		for k, o := range order {
 			if lone[o] && i > 0 && mix(b.nodes[o].key, ^uint64(end))%lonePart != 0 {
 				continue
@@ -309,6 +325,16 @@ func (b *board) tokens() map[ring.NodeID][]ring.Slot {
 		slices.Sort(t)
 	}
 	return out
+}
+
+// hashed is the owners of cell i in an order drawn from where it ends.
+func (b *board) hashed(i int) []int32 {
+	end := int(b.cells[i].from) + b.length(i) - 1
+	order := slices.Clone(b.cells[i].set)
+	slices.SortFunc(order, func(x, y int32) int {
+		return cmp.Compare(mix(b.nodes[x].key, uint64(end)), mix(b.nodes[y].key, uint64(end)))
+	})
+	return order
 }
 
 // lonePart is in one of how many ranges a node stands that owns them all anyway.
