@@ -192,7 +192,7 @@ func TestAssess(t *testing.T) {
 		{"nobody", func(f *Facts) { f.Nodes = nil }, false, 1},
 		{"another layout", func(f *Facts) { f.After = "4-b" }, false, 1},
 		{"a change under way", func(f *Facts) { f.Changing = true }, false, 1},
-		{"deletions may be forgotten in between", func(f *Facts) { f.Spread = time.Hour }, false, 1},
+		{"deletions may be forgotten in between", func(f *Facts) { f.Spread = time.Hour / 2 }, false, 1},
 	} {
 		f := base
 		c.change(&f)

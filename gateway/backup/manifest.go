@@ -69,7 +69,7 @@ type Facts struct {
 // Assess says whether a backup holds all that was acknowledged before it began, and no value that a deletion had covered,
 // and why not. An acknowledged write was on W machines; a hint among them moves to an owner's records alone, and those
 // are read later than all hints. So fewer than W machines may be missing. While a layout changes records move between owners, and
-// a deletion is forgotten no sooner than the grace time after the last older copy went.
+// a deletion, or an entry of a clock, is forgotten no sooner than half the grace time after the last older copy went.
 func Assess(f Facts) (complete bool, why []string) {
 	complete = true
 	not := func(format string, args ...any) {
@@ -93,8 +93,8 @@ func Assess(f Facts) (complete bool, why []string) {
 	case len(missing) > 0:
 		why = append(why, strings.Join(missing, ", ")+" missing, but all that was acknowledged is on others too")
 	}
-	if f.Spread >= f.Grace {
-		not("its moments are %s apart, which is not below the time %s after which deletions are forgotten", f.Spread.Round(time.Millisecond), f.Grace)
+	if f.Spread >= f.Grace/2 {
+		not("its moments are %s apart, which is not below the time %s after which deletions are forgotten", f.Spread.Round(time.Millisecond), f.Grace/2)
 	}
 	return complete, why
 }

@@ -305,6 +305,15 @@ func (o *readOp) answer(a *nodeclient.Answer) *Error {
 func (o *readOp) answered(i int, s *sent, r *storagev1.Response) {
 	mismatches := o.get.Mismatches()
 	o.marked = o.marked || r.GetMarked()
+	if b := r.GetRetired(); len(b) > 0 {
+		gone, err := causal.DecodeContext(b)
+		if err != nil {
+			s.detail = err.Error()
+			o.get.Failed(i, quorum.Invalid)
+			return
+		}
+		o.get.Retired(gone.Vector)
+	}
 	if s.do == quorum.Digest {
 		if len(r.GetDigest()) != len(record.Digest{}) {
 			o.get.Failed(i, quorum.Invalid)

@@ -64,6 +64,7 @@ type Get struct {
 	unhedged  bool // the budget was spent when an answer was late
 	verdict   Verdict
 	set       causal.Set
+	retired   causal.Vector // what left the clock lately
 	hedge     time.Duration
 	floor     time.Duration
 	digests   int // digests that differed
@@ -137,6 +138,9 @@ func (g *Get) Find(n ring.NodeID) int {
 	}
 	return -1
 }
+
+// Retired takes note of entries that left the key's clock: what they stand for was seen by all owners' records.
+func (g *Get) Retired(v causal.Vector) { g.retired = g.retired.Join(v) }
 
 // Verdict returns what was decided; Pending until Next returned Finish.
 func (g *Get) Verdict() Verdict { return g.verdict }
@@ -323,7 +327,7 @@ func (g *Get) Next(now time.Duration) Step {
 		return g.ask(s, Read, now)
 	}
 	if count >= g.r {
-		if g.context == nil || g.context.SatisfiedBy(g.set.Clock) {
+		if g.context == nil || g.context.SatisfiedBy(g.set.Clock.Join(g.retired)) {
 			g.verdict = Reached
 			return Step{Do: Finish}
 		}

@@ -181,6 +181,28 @@ func (v Vector) With(d Dot) Vector {
 	return out
 }
 
+// Without returns v without the entries that o has too, with a counter as high or higher. v itself is returned where there
+// are none.
+func (v Vector) Without(o Vector) Vector {
+	if len(o) == 0 {
+		return v
+	}
+	var out Vector
+	c := cursor{vector: o}
+	for i := range v {
+		switch gone := c.covers(&v[i]); {
+		case gone && out == nil:
+			out = append(make(Vector, 0, len(v)-1), v[:i]...)
+		case !gone && out != nil:
+			out = append(out, v[i])
+		}
+	}
+	if out == nil {
+		return v
+	}
+	return out
+}
+
 // Valid says whether v is strictly increasing by actor with counters of 1 or more; the error wraps ErrInvalid.
 func (v Vector) Valid() error {
 	for i := range v {

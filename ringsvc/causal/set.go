@@ -327,6 +327,45 @@ func (s Set) Valid() error {
 	return nil
 }
 
+// Idle returns the entries of the clock whose actors have written none of the siblings: all that such an entry says is that
+// the actor's writes up to it are superseded.
+func (s Set) Idle() Vector {
+	out := make(Vector, 0, len(s.Clock))
+	for i := range s.Clock {
+		if !s.wrote(s.Clock[i].Actor) {
+			out = append(out, s.Clock[i])
+		}
+	}
+	return out
+}
+
+func (s Set) wrote(a Actor) bool {
+	return slices.ContainsFunc(s.Siblings, func(x Sibling) bool { return x.Dot.Actor == a })
+}
+
+// HasIdle says whether all entries of v are entries of the clock, as they are, and idle.
+func (s Set) HasIdle(v Vector) bool {
+	for i := range v {
+		if s.Clock.Get(v[i].Actor) != v[i].Counter || s.wrote(v[i].Actor) {
+			return false
+		}
+	}
+	return true
+}
+
+// Prune returns s without the idle entries that v covers. It is safe only where no record with a sibling of theirs is
+// anywhere, nor ever will be: it would be taken for unseen.
+func (s Set) Prune(v Vector) Set {
+	drop := make(Vector, 0, len(v))
+	for i := range v {
+		if !s.wrote(v[i].Actor) {
+			drop = append(drop, v[i])
+		}
+	}
+	s.Clock = s.Clock.Without(drop)
+	return s
+}
+
 // Sibling returns the sibling named d.
 func (s Set) Sibling(d Dot) (Sibling, bool) {
 	i, found := slices.BinarySearchFunc(s.Siblings, d, func(s Sibling, d Dot) int { return compareDots(&s.Dot, &d) })

@@ -10,6 +10,15 @@
 // A mark is a certificate: it exists only where a proof was complete, and what a proof excluded cannot come to be again.
 // So whoever finds a mark may go on with the other owners' marks and the removal, whatever became of the collector.
 //
+// Entries of actors that live no more leave clocks by the same proof (Config.Prune). An entry (a, c) without a sibling of a
+// says that a's writes up to c are superseded. It is needed for as long as a record with one of them as a sibling may come
+// from anywhere. So every owner must have that very entry, and no sibling of a, both times, and nobody else anything of the
+// key; what else is written meanwhile does not matter, since what derives from such a record has no sibling of a either.
+// That this is so stays true for ever, so that owners may drop the entry at different times, and once more where a record
+// that was on its way brought it back: merging takes the maximum of clocks, which can bring back an entry and no value. It
+// is dropped again until no owner has it. Should the collector go away in between, the owners' copies become equal with the
+// entry, and it all begins anew.
+//
 // All of it is plain values: time is an argument, calls to members are listed by Machine.Next, and their answers come in
 // by Machine.Replied.
 package collect
@@ -73,6 +82,7 @@ const (
 	Confirm Step = iota + 1 // say what is held
 	Mark                    // mark the tombstones that are held, durably, and say what is held then
 	Remove                  // remove the marks, durably, and say what is held then
+	Prune                   // drop entries of a clock, durably, and say whether there were any
 )
 
 // String names the step.
@@ -84,14 +94,18 @@ func (s Step) String() string {
 		return "mark"
 	case Remove:
 		return "remove"
+	case Prune:
+		return "prune"
 	}
 	return fmt.Sprintf("step %d", byte(s))
 }
 
-// Tomb names one tombstone: a key and the digest of its record. Immutable.
+// Tomb names one tombstone, a key and the digest of its record; or, where Entries is not empty, what is to leave the clock of
+// a key's record, whatever else is in it. Immutable.
 type Tomb struct {
-	Key    []byte
-	Digest record.Digest
+	Key     []byte
+	Digest  record.Digest
+	Entries causal.Vector
 }
 
 // Ask is one call to a member. Tombs is read-only.
@@ -135,6 +149,8 @@ const (
 	WithoutGrace                     // nothing is waited for
 	WithoutMoves                     // what was moved between the rounds does not matter
 	WithoutMarks                     // what is proven is removed at once
+	WithoutSecond                    // entries leave after one round
+	WithoutIdle                      // and whether an owner shows a sibling of theirs does not matter
 )
 
 // Config is what a Machine needs.
@@ -146,6 +162,8 @@ type Config struct {
 	BatchKeys, BatchesMax int
 	// Asking bounds the batches that members are being asked about at once.
 	Asking int
+	// Prune has the machine take entries out of clocks, in place of tombstones.
+	Prune bool
 	// Without leaves rules out. 0 in a server.
 	Without Rules
 }
@@ -196,12 +214,13 @@ const (
 	OwnerLacks
 	MemberKeeps
 	SomethingMoved
-	Full // the collector has as many in hand as it may
+	Full      // the collector has as many in hand as it may
+	ComesBack // an entry of a clock, as often as it was dropped
 	reasons
 )
 
 var reasonNames = [reasons]string{"proceeding", "waiting", "layout_unsettled", "member_down", "member_unclear", "owner_differs",
-	"owner_lacks", "member_keeps", "something_moved", "full"}
+	"owner_lacks", "member_keeps", "something_moved", "full", "comes_back"}
 
 // String is the reason's name, fit for a metric's label.
 func (r Reason) String() string {
@@ -231,7 +250,7 @@ type Status struct {
 
 // Counts of a machine. The first two are since it was made.
 type Counts struct {
-	Collected uint64          // tombstones that all members removed at this one's word
+	Collected uint64          // tombstones that all members removed at this one's word, or keys whose clocks were pruned
 	Postponed [reasons]uint64 // tombstones put off, each time
 	InHand    int             // tombstones under way
 }

@@ -17,10 +17,14 @@ const (
 	second
 	marking
 	removing
+	pruning
 )
 
+// prunesMost bounds how often entries are dropped that come back.
+const prunesMost = 16
+
 func (p phase) String() string {
-	return [...]string{"first round", "second round", "marking", "removal"}[p]
+	return [...]string{"first round", "second round", "marking", "removal", "pruning"}[p]
 }
 
 // batch is some tombstones that are asked about together. All are in the same phase.
@@ -48,6 +52,7 @@ type item struct {
 	batch  *batch
 	owners []ring.NodeID // in the batch's layout; shared, read-only
 	sum    uint64        // of the round before
+	prunes int           // how often it was asked to be dropped
 	// The rest is of the turn under way.
 	now          uint64
 	reason       Reason
@@ -211,6 +216,8 @@ func (m *Machine) asks(b *batch, to []ring.NodeID) []Ask {
 		step = Mark
 	case removing:
 		step = Remove
+	case pruning:
+		step = Prune
 	}
 	all := make([]Tomb, len(b.items))
 	for i, it := range b.items {
@@ -219,7 +226,7 @@ func (m *Machine) asks(b *batch, to []ring.NodeID) []Ask {
 	var out []Ask
 	for _, id := range to {
 		tombs := all
-		if step == Mark {
+		if step == Mark || step == Prune {
 			tombs = nil
 			for _, it := range b.items {
 				if slices.Contains(it.owners, id) {
@@ -259,6 +266,8 @@ func (m *Machine) Replied(now time.Time, a Ask, r *Reply) {
 		m.marked(now, b)
 	case b.phase == removing:
 		m.removed(b)
+	case b.phase == pruning:
+		m.pruned(now, b)
 	default:
 		m.confirmed(now, b)
 	}
@@ -299,6 +308,10 @@ func (m *Machine) take(b *batch, a Ask, r *Reply) {
 			if h&^Kept == Marked {
 				why = MemberUnclear
 			}
+		case Prune:
+			if h != Nothing && h != It {
+				why = MemberUnclear
+			}
 		}
 		// An owner that lacks it is no objection where the tombstone turns out to be marked.
 		if why != Proceeding && (it.reason == Proceeding || it.reason == OwnerLacks) {
@@ -319,6 +332,8 @@ func (m *Machine) objection(h Holding, owner bool) Reason {
 		return MemberKeeps
 	case h == Unclear:
 		return MemberUnclear
+	case h == Marked && m.cfg.Prune:
+		return OwnerDiffers
 	case h == Marked:
 		return Proceeding
 	case !owner && h == Nothing:
@@ -346,7 +361,7 @@ func (m *Machine) confirmed(now time.Time, b *batch) {
 			toRemove = append(toRemove, it)
 		case it.reason != Proceeding:
 			m.forget(it, round)
-		case round == first || it.sum != it.now && m.cfg.Without&WithoutMoves == 0:
+		case round == first && m.cfg.Without&WithoutSecond == 0 || round == second && it.sum != it.now && m.cfg.Without&WithoutMoves == 0:
 			if round == second {
 				m.counts.Postponed[SomethingMoved]++
 				b.reason = SomethingMoved
@@ -361,6 +376,9 @@ func (m *Machine) confirmed(now time.Time, b *batch) {
 	if m.cfg.Without&WithoutMarks != 0 {
 		after = removing
 	}
+	if m.cfg.Prune {
+		after = pruning
+	}
 	m.split(now, b, proven, after, false)
 	m.split(now, b, toMark, marking, true)
 	m.split(now, b, toRemove, removing, true)
@@ -370,7 +388,8 @@ func (m *Machine) confirmed(now time.Time, b *batch) {
 	}
 	b.member = ring.NodeID{}
 	b.phase, b.due = second, b.since.Add(m.cfg.Grace)
-	if next := now.Add(m.cfg.spacing()); b.due.Before(next) {
+	// Entries need not have been there for the grace time: that no record is on its way any more is enough.
+	if next := now.Add(m.cfg.spacing()); m.cfg.Prune || b.due.Before(next) {
 		b.due = next
 	}
 	if m.cfg.Without&WithoutGrace != 0 {
@@ -424,6 +443,28 @@ func (m *Machine) removed(b *batch) {
 		m.counts.Collected++
 	}
 	b.items = nil
+}
+
+// pruned ends a turn of pruning: what some owner still had is asked for again.
+func (m *Machine) pruned(now time.Time, b *batch) {
+	var left []*item
+	for _, it := range b.items {
+		it.prunes++
+		switch {
+		case it.reason != Proceeding:
+			m.forget(it, pruning)
+		case it.holds == 0:
+			m.release(it)
+			delete(m.putOff, string(it.tomb.Key))
+			m.counts.Collected++
+		case it.prunes >= prunesMost:
+			it.reason = ComesBack
+			m.forget(it, pruning)
+		default:
+			left = append(left, it)
+		}
+	}
+	b.items, b.due, b.reason = left, now.Add(m.cfg.retry()), Proceeding
 }
 
 // delay has a batch try its turn again.

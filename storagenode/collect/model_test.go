@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,7 @@ type modelNode struct {
 	marked  bool // rec is
 	hints   map[*modelNode]*modelRecord
 	machine *collect.Machine
+	pruner  *collect.Machine
 }
 
 // message is a record on its way, or the delivery of a hint.
@@ -106,6 +108,7 @@ type modelOp struct {
 type call struct {
 	from  *modelNode
 	life  causal.Actor
+	prune bool // it is the pruner's
 	ask   collect.Ask
 	reply *collect.Reply
 	done  bool
@@ -131,7 +134,9 @@ type model struct {
 		heard heard
 	}
 	collected uint64
+	pruned    uint64
 	fault     string
+	healing   bool
 
 	// How this history is.
 	steps, stretch, dup, fast            int
@@ -159,7 +164,8 @@ func modelLayout(t testing.TB) *ring.Layout {
 func newModel(seed uint64, bug string, l *ring.Layout) *model {
 	w := &model{rnd: rand.New(rand.NewPCG(seed, 2)), bug: bug, layout: l, past: map[int]heard{}, acked: map[int]bool{}}
 	w.rules = map[string]collect.Rules{"gc_owners": collect.WithoutMembers, "gc_hints": collect.WithoutKept, "gc_grace": collect.WithoutGrace,
-		"gc_moves": collect.WithoutMoves, "gc_marks": collect.WithoutMarks}[bug]
+		"gc_moves": collect.WithoutMoves, "gc_marks": collect.WithoutMarks, "prune_hints": collect.WithoutKept,
+		"prune_once": collect.WithoutSecond, "prune_owners": collect.WithoutMembers, "prune_moves": collect.WithoutMoves}[bug]
 	owners := l.Primaries(ring.SlotOf(modelKey))
 	ids := slices.Clone(owners)
 	for _, m := range l.Members() {
@@ -193,8 +199,15 @@ func (w *model) start(n *modelNode) {
 	binary.BigEndian.PutUint64(n.actor[8:], w.actors)
 	n.issued, n.moves, n.up = 0, 0, true
 	cfg := collect.Default(modelGrace)
-	cfg.Without = w.rules
+	if !strings.HasPrefix(w.bug, "prune_") {
+		cfg.Without = w.rules
+	}
 	n.machine = collect.New(cfg)
+	cfg.Prune, cfg.Without = true, 0
+	if strings.HasPrefix(w.bug, "prune_") {
+		cfg.Without = w.rules
+	}
+	n.pruner = collect.New(cfg)
 }
 
 func (w *model) pick(nodes []*modelNode) *modelNode { return nodes[w.rnd.IntN(len(nodes))] }
@@ -376,6 +389,45 @@ func (w *model) collect(n *modelNode) {
 	for _, a := range n.machine.Next(w.time()) {
 		w.calls = append(w.calls, call{from: n, life: n.actor, ask: a})
 	}
+	if strings.HasPrefix(w.bug, "gc_") {
+		return
+	}
+	n.pruner.Observe(v)
+	if idle := w.idle(n, !w.healing && w.chance(.2)); n == w.owners[0] && len(idle) > 0 {
+		n.pruner.Offer(w.time(), []collect.Tomb{{Key: modelKey, Entries: idle}})
+	}
+	for _, a := range n.pruner.Next(w.time()) {
+		w.calls = append(w.calls, call{from: n, life: n.actor, prune: true, ask: a})
+	}
+}
+
+// idle lists the entries of a node's clock that may leave; live ones would do no harm, and are soon back.
+func (w *model) idle(n *modelNode, live bool) (out causal.Vector) {
+	if n.rec == nil || n.marked {
+		return nil
+	}
+	for _, e := range n.rec.set.Idle() {
+		if live || !slices.ContainsFunc(w.nodes, func(o *modelNode) bool { return o.up && o.actor == e.Actor }) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// holdsIdle answers about entries of a clock.
+func (w *model) holdsIdle(n *modelNode, v causal.Vector) collect.Holding {
+	h := collect.Other
+	switch {
+	case n.rec == nil:
+		h = collect.Nothing
+	case n.marked:
+	case n.rec.set.HasIdle(v) || w.bug == "prune_idle" && n.rec.set.Clock.CoversVector(v):
+		h = collect.It
+	}
+	if len(n.hints) > 0 {
+		h |= collect.Kept
+	}
+	return h
 }
 
 // progress moves one call on: it is carried out at a member, or its answer arrives.
@@ -392,9 +444,13 @@ func (w *model) progress() {
 	done := *c
 	w.calls = slices.Delete(w.calls, i, i+1)
 	if done.from.up && done.from.actor == done.life {
-		before := done.from.machine.Counts().Collected
-		done.from.machine.Replied(w.time(), done.ask, done.reply)
-		w.collected += done.from.machine.Counts().Collected - before
+		m, count := done.from.machine, &w.collected
+		if done.prune {
+			m, count = done.from.pruner, &w.pruned
+		}
+		before := m.Counts().Collected
+		m.Replied(w.time(), done.ask, done.reply)
+		*count += m.Counts().Collected - before
 	}
 }
 
@@ -416,6 +472,20 @@ func (w *model) holding(n *modelNode, d record.Digest) collect.Holding {
 }
 
 func (w *model) serve(n *modelNode, a collect.Ask) *collect.Reply {
+	if v := a.Tombs[0].Entries; len(v) > 0 {
+		h := collect.Nothing
+		switch {
+		case a.Step == collect.Confirm:
+			h = w.holdsIdle(n, v)
+		case n.rec == nil || n.marked:
+		default:
+			if next := n.rec.set.Prune(v); len(next.Clock) < len(n.rec.set.Clock) {
+				n.rec = &modelRecord{set: next, heard: n.rec.heard}
+				h = collect.It
+			}
+		}
+		return &collect.Reply{Life: n.actor, Holdings: []collect.Holding{h}, Moves: []uint32{n.moves}}
+	}
 	d := a.Tombs[0].Digest
 	h := w.holding(n, d)
 	switch a.Step {
@@ -500,12 +570,13 @@ func (w *model) run() string {
 
 // heal brings everyone back and lets all that is due happen, long enough for every tombstone to go.
 func (w *model) heal() {
+	w.healing = true
 	for _, n := range w.nodes {
 		if !n.up {
 			w.start(n)
 		}
 	}
-	for range 200 {
+	for range 400 {
 		w.now++
 		for len(w.msgs) > 0 && w.fault == "" {
 			w.deliver()
@@ -537,6 +608,9 @@ func (w *model) verdict() {
 		if o.isTombstone() {
 			w.fail("a tombstone is left")
 		}
+		if left := w.idle(o, false); len(left) > 0 {
+			w.fail("%d entries of actors that live no more are left", len(left))
+		}
 	}
 	shown, over := visible(w.owners[0].rec), heard{}
 	for _, past := range w.past {
@@ -560,7 +634,7 @@ func (w *model) verdict() {
 
 func TestHistoriesLoseNothingAndEveryTombstoneGoes(t *testing.T) {
 	t.Parallel()
-	l, collected, acked := modelLayout(t), uint64(0), 0
+	l, collected, pruned, acked := modelLayout(t), uint64(0), uint64(0), 0
 	seeds := uint64(600)
 	if testing.Short() {
 		seeds = 200
@@ -571,10 +645,11 @@ func TestHistoriesLoseNothingAndEveryTombstoneGoes(t *testing.T) {
 			t.Fatalf("seed %d: %s", seed, fault)
 		}
 		collected += w.collected
+		pruned += w.pruned
 		acked += len(w.acked)
 	}
-	t.Logf("%d tombstones collected, %d writes acknowledged", collected, acked)
-	if collected < seeds || acked < int(seeds) {
+	t.Logf("%d tombstones collected, %d clocks pruned, %d writes acknowledged", collected, pruned, acked)
+	if collected < seeds || pruned < seeds/4 || acked < int(seeds) {
 		t.Fatalf("only %d tombstones were collected and %d writes acknowledged in %d histories: the test shows nothing", collected, acked, seeds)
 	}
 }
@@ -611,4 +686,8 @@ var plantedBugs = []struct {
 	{"gc_equal", "only the record that the proof is of may be marked and removed", 2000},
 	{"gc_marks", "it is removed nowhere before all have marked it", 5000},
 	{"gc_age", "a record that was long on its way must be refused", 5000},
+	{"prune_owners", "an entry leaves only once every member was asked", 5000},
+	{"prune_hints", "nor while anyone keeps something of the key for others", 5000},
+	{"prune_once", "nor after one round, when records may be on their way", 5000},
+	{"prune_idle", "nor while an owner shows a sibling of its actor", 5000},
 }

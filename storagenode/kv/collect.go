@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/collect"
@@ -184,6 +186,9 @@ func (s *Store) collect(step collect.Step, t collect.Tomb, done func(collect.Hol
 	defer l.gate.RUnlock()
 	p.stripe.mu.Lock()
 	defer p.stripe.mu.Unlock()
+	if len(t.Entries) > 0 || step == collect.Prune {
+		return s.collectEntries(l, p, step, t, done)
+	}
 	h, rec, err := s.holding(l, p, t.Digest)
 	if err != nil {
 		return 0, 0, false, err
@@ -211,17 +216,9 @@ func (s *Store) collect(step collect.Step, t collect.Tomb, done func(collect.Hol
 
 // holding says what the node holds of a key beside the tombstone of this digest. The caller holds the key's lock.
 func (s *Store) holding(l *life, p *place, digest record.Digest) (collect.Holding, []byte, error) {
-	kept := collect.Holding(0)
-	for _, id := range s.hints.list() {
-		hp := hintPlace(p, id)
-		rec, pending, err := s.current(l, hp)
-		hp.release()
-		if err != nil {
-			return 0, nil, err
-		}
-		if rec != nil || pending != nil {
-			kept = collect.Kept
-		}
+	kept, err := s.keptForOthers(l, p)
+	if err != nil {
+		return 0, nil, err
 	}
 	rec, marked, pending, err := s.look(l, p)
 	switch {
@@ -242,6 +239,23 @@ func (s *Store) holding(l *life, p *place, digest record.Digest) (collect.Holdin
 		return collect.Marked | kept, rec, nil
 	}
 	return collect.It | kept, rec, nil
+}
+
+// keptForOthers says whether the node keeps anything of the key for others. The caller holds the key's lock.
+func (s *Store) keptForOthers(l *life, p *place) (collect.Holding, error) {
+	kept := collect.Holding(0)
+	for _, id := range s.hints.list() {
+		hp := hintPlace(p, id)
+		rec, pending, err := s.current(l, hp)
+		hp.release()
+		if err != nil {
+			return 0, err
+		}
+		if rec != nil || pending != nil {
+			kept = collect.Kept
+		}
+	}
+	return kept, nil
 }
 
 // look is current that also tells whether the record is a marked tombstone.
@@ -283,23 +297,25 @@ func (s *Store) stale(limit time.Time) error {
 	return ErrStale
 }
 
-// isDeleted says whether a record is one of tombstones alone, and returns its digest.
-func isDeleted(key, rec []byte) (record.Digest, bool) {
+// collectable says whether anything of a record may leave: all of it, where it is one of tombstones alone; or, where its
+// clock has more than crowd entries, those whose actors have written nothing that is still there.
+func collectable(key, rec []byte, crowd int) (t collect.Tomb, ok bool) {
 	set, err := record.Decode(key, rec)
 	if err != nil || len(set.Siblings) == 0 {
-		return record.Digest{}, false
+		return t, false
 	}
-	for i := range set.Siblings {
-		if !set.Siblings[i].Tombstone {
-			return record.Digest{}, false
+	if slices.ContainsFunc(set.Siblings, func(x causal.Sibling) bool { return !x.Tombstone }) {
+		if len(set.Clock) > crowd {
+			t.Entries = set.Idle()
 		}
+		return t, len(t.Entries) > 0
 	}
-	d, err := record.DigestOf(rec)
-	return d, err == nil
+	t.Digest, err = record.DigestOf(rec)
+	return t, err == nil
 }
 
 // Tombstones lists the tombstones in a range, behind after where that is not nil: the records whose siblings are all
-// deletions, or where marked is set those that are marked. It looks at limit keys at most, and ends with the last that it
+// deletions, or where marked is set those that are marked; and, with Entries, records whose clocks are crowded. It looks at limit keys at most, and ends with the last that it
 // looked at, or nil where that was the end of the range.
 func (s *Store) Tombstones(r ring.Range, after []byte, marked bool, limit int) (tombs []collect.Tomb, last []byte, err error) {
 	scan := s.Scan
@@ -311,8 +327,9 @@ func (s *Store) Tombstones(r ring.Range, after []byte, marked bool, limit int) (
 		if seen++; seen > limit {
 			return false, nil
 		}
-		if d, ok := isDeleted(key, rec); ok {
-			tombs = append(tombs, collect.Tomb{Key: bytes.Clone(key), Digest: d})
+		if t, ok := collectable(key, rec, s.cfg.CrowdedClock); ok {
+			t.Key, t.Entries = bytes.Clone(key), slices.Clone(t.Entries)
+			tombs = append(tombs, t)
 		}
 		last = append(last[:0], key...)
 		return true, nil

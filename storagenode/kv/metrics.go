@@ -23,7 +23,7 @@ type metrics struct {
 	failures, reopenings, actors, damaged prometheus.Counter
 	cacheHits, cacheMisses                prometheus.Counter
 	damagedParts, refills, refilled       prometheus.Counter
-	rollbacks                             prometheus.Counter
+	rollbacks, pruned                     prometheus.Counter
 }
 
 // cached counts a look into the cache.
@@ -116,6 +116,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	m.damaged = counter("damaged_reads_total", "Reads that met damaged data.")
 	m.damagedParts = counter("damaged_parts_total", "Parts of the disk that were found damaged and set aside.")
 	m.refills = counter("refills_total", "Ranges in doubt that were refilled from other owners.")
+	m.pruned = counter("pruned_entries_total", "Entries of actors that live no more that left the clocks of records.")
 	m.rollbacks = counter("rollbacks_total", "Times that other nodes remembered more of this disk than was on it.")
 	m.refilled = counter("refilled_records_total", "Records that were written by refills.")
 	gauge("doubt_slots", "Slots in doubt: neither read nor written until they were refilled.", func() float64 { return float64(s.Doubts().Slots()) })

@@ -27,6 +27,7 @@ type Store struct {
 	marks    atomic.Int64    // tombstones that may be marked, at least
 	moves    []atomic.Uint32 // of each slot: what was taken in for others, or left
 	doubts   doubts
+	retired  retirees
 
 	life      atomic.Pointer[life] // nil while there is none
 	lastActor atomic.Pointer[causal.Actor]

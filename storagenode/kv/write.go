@@ -228,7 +228,7 @@ func (s *Store) mintRecord(l *life, as *minter, m *Mint, local, base causal.Set,
 	if err != nil {
 		return nil, causal.Dot{}, err
 	}
-	set, err := causal.Mint(local, m.Context, causal.Sibling{
+	set, err := causal.Mint(local, s.vouched(m.Key, m.Context), causal.Sibling{
 		Dot: dot, Tombstone: m.Tombstone, Time: hybridTime(now, local.Siblings), ContentType: m.ContentType,
 		Meta: m.Meta, Checksum: m.Checksum, Value: m.Value,
 	})

@@ -12,6 +12,7 @@ import (
 
 	storagev1 "github.com/dotring/dotring/proto/gen/storage/v1"
 	"github.com/dotring/dotring/proto/wire"
+	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/collect"
@@ -167,6 +168,17 @@ func (n *Node) keepers(l *ring.Layout) []collect.Member {
 			out[i].Alive = out[i].Alive || alive
 		case alive:
 			out = append(out, collect.Member{ID: m.ID, Name: m.Name, Alive: true})
+		}
+	}
+	return out
+}
+
+// living lists the actors that members mint with, as gossip knows them.
+func (n *Node) living() map[causal.Actor]bool {
+	out := map[causal.Actor]bool{n.store.Actor(): true}
+	for _, m := range n.gossip.Members() {
+		if m.Status == membership.Alive {
+			out[m.Actor] = true
 		}
 	}
 	return out

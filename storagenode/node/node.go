@@ -213,7 +213,7 @@ func (n *Node) open(deps Deps) (err error) {
 		return err
 	}
 	if n.collect, err = collector.New(collector.Config{
-		Self: n.id, Store: n.store, State: n.state, Members: n.keepers, InDoubt: func() bool { return n.inDoubt() || n.store.Doubts().Any() }, Peers: n.peers,
+		Self: n.id, Store: n.store, State: n.state, Members: n.keepers, Living: n.living, InDoubt: func() bool { return n.inDoubt() || n.store.Doubts().Any() }, Peers: n.peers,
 		Grace: n.cfg.TombstoneGrace, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
@@ -297,6 +297,7 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 			cfg.Room = func() error { return roomFor(n.cfg.DataDir) }
 		}
 	}
+	cfg.RetireFor = n.cfg.TombstoneGrace
 	cfg.Heal, cfg.HeldData = true, n.dir.HeldData()
 	if n.store, err = kv.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)

@@ -54,7 +54,13 @@ func whyText(key []byte, replicas []*clusterv1.Replica) string {
 	case held == 0:
 		return fmt.Sprintf("%s: no replica that answers holds anything of it\n", quote(key))
 	case live:
-		return fmt.Sprintf("%s: is not deleted\n", quote(key))
+		text := fmt.Sprintf("%s: is not deleted\n", quote(key))
+		for _, r := range replicas {
+			if strings.HasPrefix(r.Why, "entries of its clock") {
+				text += fmt.Sprintf("%s: %s\n", replicaName(r), escapeText(r.Why))
+			}
+		}
+		return text
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: a tombstone on %d nodes\n", quote(key), held)

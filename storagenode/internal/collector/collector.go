@@ -63,6 +63,8 @@ type Config struct {
 	State *layout.State
 	// Members lists who may keep records, by id, and who of them can be reached.
 	Members func(settled *ring.Layout) []collect.Member
+	// Living lists the actors that members are known to mint with.
+	Living func() map[causal.Actor]bool
 	// InDoubt says that what the store holds proves nothing.
 	InDoubt    func() bool
 	Peers      Peers
@@ -78,8 +80,9 @@ type Service struct {
 	calls   chan struct{} // tokens of calls under way
 	results chan result
 
-	mu      sync.Mutex // of machine and view
+	mu      sync.Mutex // of the machines and view
 	machine *collect.Machine
+	pruner  *collect.Machine // of entries of clocks
 	view    collect.View
 
 	// The rest belongs to Run's goroutine.
@@ -94,11 +97,13 @@ type pass struct {
 	at    int // of first; beyond it, the marks
 	after []byte
 	found int
+	crowd int             // crowded clocks
 	seen  map[string]bool // marks of others' that this pass met
 	last  map[string]bool // and the one before
 }
 
 type result struct {
+	of    *collect.Machine
 	ask   collect.Ask
 	reply *collect.Reply
 }
@@ -109,7 +114,9 @@ func New(cfg Config) (*Service, error) {
 	if err := own.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, machine: collect.New(own), calls: make(chan struct{}, callsMax), results: make(chan result, callsMax)}
+	pruning := own
+	pruning.Prune = true
+	s := &Service{cfg: cfg, machine: collect.New(own), pruner: collect.New(pruning), calls: make(chan struct{}, callsMax), results: make(chan result, callsMax)}
 	s.pass.seen = make(map[string]bool)
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
@@ -131,14 +138,17 @@ func (s *Service) Run(ctx context.Context) {
 			s.scan(now)
 		}
 		s.mu.Lock()
-		asks := s.machine.Next(now)
+		asks, prunes := s.machine.Next(now), s.pruner.Next(now)
 		s.mu.Unlock()
-		owned.Go(func() { s.askAll(ctx, asks) })
-		for waiting := len(asks); ; {
+		owned.Go(func() {
+			s.askAll(ctx, s.machine, asks)
+			s.askAll(ctx, s.pruner, prunes)
+		})
+		for waiting := len(asks) + len(prunes); ; {
 			select {
 			case r := <-s.results:
 				s.mu.Lock()
-				s.machine.Replied(time.Now(), r.ask, r.reply)
+				r.of.Replied(time.Now(), r.ask, r.reply)
 				s.mu.Unlock()
 				if waiting--; waiting > 0 {
 					continue
@@ -173,6 +183,7 @@ func (s *Service) look() {
 	defer s.mu.Unlock()
 	s.view = v
 	s.machine.Observe(v)
+	s.pruner.Observe(v)
 }
 
 // firstOwned lists the slots whose first owner is self, in order.
@@ -222,22 +233,47 @@ func (s *Service) scan(now time.Time) {
 		}
 		if marks {
 			tombs = s.marked(tombs)
-		} else {
+		}
+		tombs, crowded := s.apart(tombs)
+		if !marks {
 			s.pass.found += len(tombs)
+			s.pass.crowd += len(crowded)
 		}
 		s.mu.Lock()
 		s.machine.Offer(now, tombs)
+		s.pruner.Offer(now, crowded)
 		s.mu.Unlock()
 		if s.pass.after = last; last != nil {
 			continue
 		}
 		if s.pass.at++; marks {
 			s.metrics.seen.Set(float64(s.pass.found))
+			s.metrics.crowded.Set(float64(s.pass.crowd))
 			next := min(max(s.cfg.Grace/16, passLeast), passMost)
 			s.pass = pass{due: now.Add(next), seen: make(map[string]bool), last: s.pass.seen}
 			return
 		}
 	}
+}
+
+// apart divides what a scan found into tombstones and crowded clocks, of which it leaves out the entries of actors that are
+// known to live: they would soon be back.
+func (s *Service) apart(found []collect.Tomb) (tombs, crowded []collect.Tomb) {
+	var living map[causal.Actor]bool
+	for _, t := range found {
+		if len(t.Entries) == 0 {
+			tombs = append(tombs, t)
+			continue
+		}
+		if living == nil {
+			living = s.cfg.Living()
+		}
+		t.Entries = slices.DeleteFunc(t.Entries, func(e causal.Entry) bool { return living[e.Actor] })
+		if len(t.Entries) > 0 {
+			crowded = append(crowded, t)
+		}
+	}
+	return tombs, crowded
 }
 
 // marked returns those of the marked tombstones here that this node is to see to: those of its own, and those that their
@@ -261,7 +297,7 @@ func (s *Service) marked(tombs []collect.Tomb) (out []collect.Tomb) {
 }
 
 // askAll carries out calls; each ends as a result.
-func (s *Service) askAll(ctx context.Context, asks []collect.Ask) {
+func (s *Service) askAll(ctx context.Context, of *collect.Machine, asks []collect.Ask) {
 	var owned sync.WaitGroup
 	defer owned.Wait()
 	for _, a := range asks {
@@ -272,7 +308,7 @@ func (s *Service) askAll(ctx context.Context, asks []collect.Ask) {
 				s.cfg.Logger.Debug().Err(err).Stringer("peer", a.To).Stringer("step", a.Step).Msg("member does not answer about tombstones")
 			}
 			<-s.calls
-			s.results <- result{a, reply}
+			s.results <- result{of, a, reply}
 		})
 	}
 }
@@ -298,7 +334,11 @@ func (s *Service) ask(ctx context.Context, a collect.Ask) (*collect.Reply, error
 	req := &storagev1.CollectRequest{From: s.cfg.Self[:], Layout: &storagev1.LayoutName{Epoch: id.Epoch, Hash: id.Hash[:]},
 		Step: storagev1.CollectStep(a.Step)}
 	for i := range a.Tombs {
-		req.Tombstones = append(req.Tombstones, &storagev1.TombstoneName{Key: a.Tombs[i].Key, Digest: a.Tombs[i].Digest[:]})
+		t := &storagev1.TombstoneName{Key: a.Tombs[i].Key, Digest: a.Tombs[i].Digest[:]}
+		if entries := a.Tombs[i].Entries; len(entries) > 0 {
+			t.Digest, t.Entries = nil, causal.AppendContext(nil, causal.Context{Vector: entries})
+		}
+		req.Tombstones = append(req.Tombstones, t)
 	}
 	resp, err := client.Collect(ctx, req)
 	if err != nil {
@@ -319,7 +359,7 @@ func (s *Service) Collect(ctx context.Context, req *storagev1.CollectRequest) (*
 	k, step := s.cfg.State.Known(), collect.Step(req.GetStep())
 	switch {
 	case len(req.GetFrom()) != len(ring.NodeID{}) || len(req.GetLayout().GetHash()) != 16 || len(req.GetTombstones()) > tombsMost ||
-		step < collect.Confirm || step > collect.Remove:
+		step < collect.Confirm || step > collect.Prune:
 		return nil, status.Error(codes.InvalidArgument, "a collection needs a member, a layout, a step and at most 1024 tombstones")
 	case k == nil || s.cfg.InDoubt():
 		return nil, status.Error(codes.Unavailable, "node has no layout, or its disk lost data")
@@ -332,7 +372,18 @@ func (s *Service) Collect(ctx context.Context, req *storagev1.CollectRequest) (*
 	}
 	tombs := make([]collect.Tomb, len(req.GetTombstones()))
 	for i, t := range req.GetTombstones() {
-		if len(t.GetDigest()) != len(record.Digest{}) {
+		if b := t.GetEntries(); len(b) > 0 {
+			entries, err := causal.DecodeContext(b)
+			if err != nil || len(entries.Vector) == 0 {
+				return nil, status.Error(codes.InvalidArgument, "what leaves a clock are entries of it")
+			}
+			tombs[i] = collect.Tomb{Key: t.GetKey(), Entries: entries.Vector}
+			continue
+		}
+		switch {
+		case step == collect.Prune:
+			return nil, status.Error(codes.InvalidArgument, "only entries of a clock are pruned")
+		case len(t.GetDigest()) != len(record.Digest{}):
 			return nil, status.Error(codes.InvalidArgument, "a digest has 16 bytes")
 		}
 		tombs[i] = collect.Tomb{Key: t.GetKey(), Digest: record.Digest(t.GetDigest())}
@@ -391,9 +442,17 @@ func (s *Service) Why(key []byte) string {
 		return ""
 	}
 	st, known := s.machine.Why(time.Now(), key)
+	if pruning, crowded := s.pruner.Why(time.Now(), key); crowded && !known {
+		return "entries of its clock are to leave: " + s.tell(pruning)
+	}
 	if !known {
 		return "not met yet: records are looked through every " + min(max(s.cfg.Grace/16, passLeast), passMost).String()
 	}
+	return s.tell(st)
+}
+
+// tell says a status in words.
+func (s *Service) tell(st collect.Status) string {
 	text := "next is the " + st.Phase
 	if st.Left > 0 {
 		text += " in " + st.Left.Round(time.Millisecond).String()
@@ -438,10 +497,18 @@ func describe(r collect.Reason) string {
 		return "a member keeps something of the key for others"
 	case collect.SomethingMoved:
 		return "something of the slot moved, or a member restarted, between the rounds"
+	case collect.ComesBack:
+		return "clients' contexts or records on their way bring it back"
 	case collect.Full:
 		return "the collector has its hands full"
 	}
 	return r.String()
+}
+
+func (s *Service) prunes() collect.Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pruner.Counts()
 }
 
 func (s *Service) counts() collect.Counts {

@@ -139,6 +139,8 @@ func (f *fakeStore) ReadHeld(key []byte) ([]byte, error) {
 
 func (f *fakeStore) ReadMarked([]byte) ([]byte, bool, error) { return nil, false, kv.ErrNotFound }
 
+func (f *fakeStore) Retired([]byte) causal.Vector { return nil }
+
 // flush ends what waits for the disk and says how much that was.
 func (f *fakeStore) flush() int {
 	f.mu.Lock()

@@ -54,6 +54,7 @@ type Store interface {
 	ApplyHintBefore(limit time.Time, targets []ring.NodeID, key, rec []byte, done func(error)) error
 	Read(key []byte) ([]byte, error)
 	ReadMarked(key []byte) (rec []byte, marked bool, err error)
+	Retired(key []byte) causal.Vector
 	Digest(key []byte) (record.Digest, error)
 	ReadHeld(key []byte) ([]byte, error)
 	Actor() causal.Actor

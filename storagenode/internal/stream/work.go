@@ -147,6 +147,9 @@ func (s *Server) read(c *conn, f *frame, r *storagev1.Request) {
 		return
 	}
 	resp := &storagev1.Response{Id: r.GetId(), Status: storagev1.Status_STATUS_OK}
+	if gone := s.cfg.Store.Retired(r.GetKey()); len(gone) > 0 {
+		resp.Retired = causal.AppendContext(nil, causal.Context{Vector: gone})
+	}
 	if r.GetOp() != storagev1.Op_OP_DIGEST {
 		rec, marked, err := s.record(r.GetKey())
 		if err != nil {

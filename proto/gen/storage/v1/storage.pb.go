@@ -240,6 +240,8 @@ const (
 	CollectStep_COLLECT_STEP_MARK CollectStep = 2
 	// Remove marks.
 	CollectStep_COLLECT_STEP_REMOVE CollectStep = 3
+	// Drop entries from clocks.
+	CollectStep_COLLECT_STEP_PRUNE CollectStep = 4
 )
 
 // Enum value maps for CollectStep.
@@ -249,12 +251,14 @@ var (
 		1: "COLLECT_STEP_CONFIRM",
 		2: "COLLECT_STEP_MARK",
 		3: "COLLECT_STEP_REMOVE",
+		4: "COLLECT_STEP_PRUNE",
 	}
 	CollectStep_value = map[string]int32{
 		"COLLECT_STEP_UNSPECIFIED": 0,
 		"COLLECT_STEP_CONFIRM":     1,
 		"COLLECT_STEP_MARK":        2,
 		"COLLECT_STEP_REMOVE":      3,
+		"COLLECT_STEP_PRUNE":       4,
 	}
 )
 
@@ -872,7 +876,10 @@ type Response struct {
 	// OP_READ, OP_DIGEST, OP_INSPECT: the record is a tombstone that is being collected: not to be given to anyone else.
 	Marked bool `protobuf:"varint,12,opt,name=marked,proto3" json:"marked,omitempty"`
 	// OP_INSPECT: why the tombstone is still there, for people.
-	Why           string `protobuf:"bytes,13,opt,name=why,proto3" json:"why,omitempty"`
+	Why string `protobuf:"bytes,13,opt,name=why,proto3" json:"why,omitempty"`
+	// OP_READ, OP_DIGEST: what has left the key's clock lately, encoded as the vector of a context. A context
+	// that names it is covered by the owners' records nevertheless.
+	Retired       []byte `protobuf:"bytes,14,opt,name=retired,proto3" json:"retired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,6 +1003,13 @@ func (x *Response) GetWhy() string {
 		return x.Why
 	}
 	return ""
+}
+
+func (x *Response) GetRetired() []byte {
+	if x != nil {
+		return x.Retired
+	}
+	return nil
 }
 
 type ExchangeViewRequest struct {
@@ -2962,7 +2976,9 @@ type TombstoneName struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// 16 bytes: the digest of its record.
-	Digest        []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// In place of a digest: what is to leave the clock of the key's record, encoded as the vector of a context.
+	Entries       []byte `protobuf:"bytes,3,opt,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3007,6 +3023,13 @@ func (x *TombstoneName) GetKey() []byte {
 func (x *TombstoneName) GetDigest() []byte {
 	if x != nil {
 		return x.Digest
+	}
+	return nil
+}
+
+func (x *TombstoneName) GetEntries() []byte {
+	if x != nil {
+		return x.Entries
 	}
 	return nil
 }
@@ -4131,7 +4154,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x0flast_write_wins\x18\x14 \x01(\bR\rlastWriteWins\x12\x14\n" +
 	"\x05heard\x18\x15 \x01(\x06R\x05heard\x12\x1f\n" +
 	"\vasked_actor\x18\x16 \x01(\fR\n" +
-	"askedActor\"\xe4\x02\n" +
+	"askedActor\"\xfe\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.dotring.storage.v1.StatusR\x06status\x12\x16\n" +
@@ -4147,7 +4170,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	" \x01(\fR\x04view\x12\x16\n" +
 	"\x06detail\x18\v \x01(\tR\x06detail\x12\x16\n" +
 	"\x06marked\x18\f \x01(\bR\x06marked\x12\x10\n" +
-	"\x03why\x18\r \x01(\tR\x03why\"=\n" +
+	"\x03why\x18\r \x01(\tR\x03why\x12\x18\n" +
+	"\aretired\x18\x0e \x01(\fR\aretired\"=\n" +
 	"\x13ExchangeViewRequest\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\fR\x04view\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\"T\n" +
@@ -4291,10 +4315,11 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04step\x18\x03 \x01(\x0e2\x1f.dotring.storage.v1.CollectStepR\x04step\x12A\n" +
 	"\n" +
 	"tombstones\x18\x04 \x03(\v2!.dotring.storage.v1.TombstoneNameR\n" +
-	"tombstones\"9\n" +
+	"tombstones\"S\n" +
 	"\rTombstoneName\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digest\"W\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x18\n" +
+	"\aentries\x18\x03 \x01(\fR\aentries\"W\n" +
 	"\x0fCollectResponse\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\fR\x04life\x12\x1a\n" +
 	"\bholdings\x18\x02 \x01(\fR\bholdings\x12\x14\n" +
@@ -4409,12 +4434,13 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\rSTATUS_FAILED\x10\t\x12\x16\n" +
 	"\x12STATUS_UNAVAILABLE\x10\n" +
 	"\x12\x14\n" +
-	"\x10STATUS_DISK_FULL\x10\v*u\n" +
+	"\x10STATUS_DISK_FULL\x10\v*\x8d\x01\n" +
 	"\vCollectStep\x12\x1c\n" +
 	"\x18COLLECT_STEP_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14COLLECT_STEP_CONFIRM\x10\x01\x12\x15\n" +
 	"\x11COLLECT_STEP_MARK\x10\x02\x12\x17\n" +
-	"\x13COLLECT_STEP_REMOVE\x10\x03*\xae\x01\n" +
+	"\x13COLLECT_STEP_REMOVE\x10\x03\x12\x16\n" +
+	"\x12COLLECT_STEP_PRUNE\x10\x04*\xae\x01\n" +
 	"\fLayoutChange\x12\x1d\n" +
 	"\x19LAYOUT_CHANGE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LAYOUT_CHANGE_LEAVE\x10\x01\x12\x18\n" +
