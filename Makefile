@@ -116,9 +116,13 @@ sim: ## simulate clusters under faults, and all that ever failed (SEEDS=200, the
 sim-fresh: ## simulate clusters that were never simulated before (SEEDS=200)
 	@go run ./loadtest/cmd/dotring-load sim --fresh --seeds $(SEEDS)
 
+SIM_SOAK ?= 1000
+
 .PHONY: soak-sim
-soak-sim: ## simulate a thousand clusters
-	@go run ./loadtest/cmd/dotring-load sim --seeds 1000
+soak-sim: ## simulate a thousand clusters of the usual mix and of each kind of swarm (SIM_SOAK=1000)
+	@go build -o bin/dotring-load ./loadtest/cmd/dotring-load
+	@for p in "" standing proposals hasty rollbacks members collection; do \
+		echo "profile $${p:-usual}"; bin/dotring-load sim --profile "$$p" --seeds $(SIM_SOAK) || exit; done
 
 CHAOS ?= 90s
 

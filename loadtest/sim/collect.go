@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -252,13 +253,21 @@ func (n *node) proven(t collect.Tomb) {
 	n.w.replays = slices.DeleteFunc(n.w.replays, func(r replay) bool { return string(r.key) == string(t.Key) })
 }
 
-// tombstones says whether the node keeps any, marked or not.
-func (n *node) tombstones() bool {
+// tombstone says of one tombstone that the node keeps, marked or not, why it is still there; empty where there is none.
+func (n *node) tombstone() string {
 	for _, marked := range []bool{false, true} {
 		tombs, _, err := n.store.Tombstones(ring.Range{To: ring.Slots}, nil, marked, tombsMost)
-		if err != nil || len(tombs) > 0 {
-			return true
+		if err != nil {
+			return err.Error()
+		}
+		for _, t := range tombs {
+			by := n.w.byID(collect.Collector(n.view.Settled(), t.Key))
+			if by == nil || by.machine == nil {
+				return string(t.Key)
+			}
+			st, known := by.machine.Why(by.monotonic(), t.Key)
+			return fmt.Sprintf("%s, marked %v; %s knows of it: %v, %s, %s", t.Key, marked, by.name, known, st.Phase, st.Reason)
 		}
 	}
-	return false
+	return ""
 }
