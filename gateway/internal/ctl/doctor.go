@@ -273,7 +273,7 @@ func (s *session) examine(ctx context.Context) gatewayFacts {
 		g.ready = cmp.Or(strings.TrimSpace(excerpt(a)), http.StatusText(a.status))
 	}
 	if sent, err := http.ParseTime(a.header.Get("Date")); err == nil {
-		g.apart = sent.Sub(time.Now())
+		g.apart = time.Until(sent)
 	}
 	g.ends = a.certificateEnds
 	if a, err = s.client.do(ctx, call{method: http.MethodGet, path: "/v1/cluster/status"}); err != nil {
