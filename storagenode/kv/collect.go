@@ -298,14 +298,14 @@ func (s *Store) stale(limit time.Time) error {
 }
 
 // collectable says whether anything of a record may leave: all of it, where it is one of tombstones alone; or, where its
-// clock has more than crowd entries, those whose actors have written nothing that is still there.
+// clock has more than crowd entries, if that is above 0, those whose actors have written nothing that is still there.
 func collectable(key, rec []byte, crowd int) (t collect.Tomb, ok bool) {
 	set, err := record.Decode(key, rec)
 	if err != nil || len(set.Siblings) == 0 {
 		return t, false
 	}
 	if slices.ContainsFunc(set.Siblings, func(x causal.Sibling) bool { return !x.Tombstone }) {
-		if len(set.Clock) > crowd {
+		if crowd > 0 && len(set.Clock) > crowd {
 			t.Entries = set.Idle()
 		}
 		return t, len(t.Entries) > 0

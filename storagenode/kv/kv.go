@@ -126,8 +126,8 @@ type Config struct {
 	// Heal says that someone refills what is in doubt. Damage that is met is then set aside, and what it may have held is
 	// in doubt; otherwise it stays where it is and is answered as failed.
 	Heal bool
-	// CrowdedClock is how many entries a clock may have before Tombstones lists those that may leave; RetireFor is how long
-	// contexts that name what left are still honoured.
+	// CrowdedClock is how many entries a clock may have before Tombstones lists those that may leave, 0 for any number;
+	// RetireFor is how long contexts that name what left are still honoured.
 	CrowdedClock int
 	RetireFor    time.Duration
 	// HeldData says that the directory held data before: an engine without any is one whose data is gone.
@@ -154,7 +154,7 @@ func Default() Config {
 		CacheBytes:   32 << 20,
 		Hints:        hints.Limits{BytesMax: 4 << 30, AgeMax: 24 * time.Hour, TargetsMax: 4096},
 		RequestIDTTL: 10 * time.Minute, RequestIDMax: 1 << 20,
-		CrowdedClock: 16, RetireFor: 24 * time.Hour,
+		RetireFor:      24 * time.Hour,
 		ReopenMaxDelay: 5 * time.Second, CheckEvery: time.Second,
 		Rand: rand.Reader, Now: time.Now, Logger: zerolog.Nop(),
 	}
@@ -180,7 +180,7 @@ func (c *Config) Validate() error {
 	// An id of a write that is still queued must not be dropped: its repeat would make a second dot.
 	check(c.RequestIDMax >= c.QueueMaxItems, "RequestIDMax must be at least QueueMaxItems")
 	check(c.RequestIDMax < 1<<31, "RequestIDMax must be below 2^31")
-	check(c.CrowdedClock > 0, "CrowdedClock must be positive")
+	check(c.CrowdedClock >= 0, "CrowdedClock must not be negative")
 	check(c.ReopenMaxDelay > 0, "ReopenMaxDelay must be positive")
 	check(c.CheckEvery >= time.Millisecond, "CheckEvery must be at least 1 ms")
 	check(c.Rand != nil, "Rand is missing")

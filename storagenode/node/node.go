@@ -60,6 +60,8 @@ const (
 	// rejoinEvery is how often known addresses that are not alive are tried again: parts of a cluster that never met
 	// find each other in no other way.
 	rejoinEvery = 10 * time.Second
+	// crowdedClock is how many entries a clock has before those that may leave it are looked for. A token holds about 125.
+	crowdedClock = 16
 	// joinPause is the pause between attempts to reach the join list at first.
 	joinPause = 100 * time.Millisecond
 )
@@ -297,7 +299,7 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 			cfg.Room = func() error { return roomFor(n.cfg.DataDir) }
 		}
 	}
-	cfg.RetireFor = n.cfg.TombstoneGrace
+	cfg.CrowdedClock, cfg.RetireFor = crowdedClock, n.cfg.TombstoneGrace
 	cfg.Heal, cfg.HeldData = true, n.dir.HeldData()
 	if n.store, err = kv.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)
