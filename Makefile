@@ -95,6 +95,20 @@ $(TOOLS)/buf $(TOOLS)/staticcheck: proto/tools/go.mod proto/tools/go.sum
 	@cd proto/tools && GOWORK=off GOBIN=$(TOOLS) go install tool
 	@touch $(TOOLS)/buf $(TOOLS)/staticcheck
 
+EXAMPLES ?= 5
+
+.PHONY: schemathesis
+schemathesis: ## let schemathesis try the API of a local cluster against its document (needs python3; EXAMPLES=5 for each operation)
+	@if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then echo "SKIPPED: schemathesis needs python3 with venv"; exit 0; fi; \
+	wants=$(CURDIR)/loadtest/e2e/testdata/schemathesis.txt; \
+	if ! cmp -s $$wants $(TOOLS)/schemathesis/wants.txt; then \
+	  rm -rf $(TOOLS)/schemathesis && python3 -m venv $(TOOLS)/schemathesis; \
+	  $(TOOLS)/schemathesis/bin/pip install --quiet --disable-pip-version-check -r $$wants || \
+	    { echo "SKIPPED: schemathesis cannot be installed"; exit 0; }; \
+	  cp $$wants $(TOOLS)/schemathesis/wants.txt; \
+	fi; \
+	DOTRING_SCHEMATHESIS=$(TOOLS)/schemathesis/bin/schemathesis DOTRING_EXAMPLES=$(EXAMPLES) go test -count=1 -run TestSchemathesis ./loadtest/e2e
+
 .PHONY: bench
 bench: ## run the benchmarks (BENCHTIME=1s)
 	@go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PACKAGES)

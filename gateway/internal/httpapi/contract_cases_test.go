@@ -318,7 +318,9 @@ func (d *driver) batches(verb string) {
 	d.good(200, call{"POST", "/v1/kv%3abatch" + verb, nil, "{}"})
 	d.failing(fault(coordinator.QuorumImpossible, nil), func() { d.good(200, call{"POST", target, nil, text}) })
 	d.bad(400, call{"POST", target + "?w=2", nil, text})
-	d.bad(400, call{"POST", target, nil, `{"timeout":"90s"}`})
+	for _, text := range []string{`{"timeout":"90s"}`, `{"items":null}`, `{"items":[{"key":"b1","key_base64":null}]}`, ""} {
+		d.bad(400, call{"POST", target, nil, text})
+	}
 	d.bad(400, call{"POST", target, header("Kv-Request-Id", ""), text})
 	d.bad(400, call{"POST", target, nil, "{"})
 	d.bad(400, call{"POST", target, nil, `{"items":[{"key":"k"}` + strings.Repeat(`,{"key":"k"}`, 100) + `]}`})

@@ -174,7 +174,7 @@ func TestContractSeesOtherShapes(t *testing.T) {
 		{"narrower header", "healthz", "enum: [nosniff]", "enum: [sniff]", []string{"X-Content-Type-Options"}},
 		{"narrower parameter", "written", "pattern: '^(one|quorum|all|[1-9][0-9]?)$'", "pattern: '^all$'", []string{"request", "parameter \"w\""}},
 		{"shorter name", "written", "    RequestID:\n      type: string\n      minLength: 1\n      maxLength: 64", "    RequestID:\n      type: string\n      minLength: 1\n      maxLength: 3", []string{"Kv-Request-Id"}},
-		{"item of a batch", "batchPut", "content_type: { type: string, maxLength: 255 }", "content_type: { type: integer }", []string{"/v1/kv:batchPut", "request"}},
+		{"item of a batch", "batchPut", "content_type: { type: string, description: 'At most 255 bytes,", "content_type: { type: integer, description: 'At most 255 bytes,", []string{"/v1/kv:batchPut", "request"}},
 		{"explanation", "kv/both", "etag: { $ref: '#/components/schemas/ID' }\n        tombstone: { type: boolean }\n    Written", "etag: { type: integer }\n        tombstone: { type: boolean }\n    Written", []string{"Kv-Explain"}},
 		{"problem in no answer", "none", "status: 503, title: Stale read }", "status: 503, title: Stale read, unserved: 'No.' }", []string{"problem stale-read"}},
 		{"problem that is not listed", "none", "        - { type: /problems/disk-full, status: 507, title: Replicas out of disk }\n", "", []string{"problem disk-full is not in the list"}},

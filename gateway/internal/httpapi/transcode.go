@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +95,9 @@ func (a *API) batch(x *exchange, r *http.Request) {
 		return
 	}
 	body, err := a.batchBody(x, r)
+	if err == nil && len(body) == 0 {
+		err = fmt.Errorf("%w: it has no body", problem.ErrBadRequest) // an empty list of items is {}
+	}
 	if err != nil {
 		x.fail(r, err)
 		return
@@ -121,7 +125,28 @@ func (a *API) batchBody(x *exchange, r *http.Request) ([]byte, error) {
 	if errors.Is(err, problem.ErrValueTooLarge) {
 		return nil, fmt.Errorf("%w: more than %d bytes", problem.ErrBatchTooLarge, maxBatchBytes)
 	}
+	if err == nil && hasNull(body) {
+		err = fmt.Errorf("%w: null stands for nothing: leave the field out", problem.ErrBadRequest)
+	}
 	return body, err
+}
+
+// hasNull says whether JSON has a null anywhere, which the parser of messages would take for a field that is not there. What is no JSON
+// is that parser's to refuse.
+func hasNull(body []byte) bool {
+	if !bytes.Contains(body, []byte("null")) {
+		return false
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return false
+		}
+		if token == nil {
+			return true
+		}
+	}
 }
 
 // repair serves the sync point of repair: POST with a JSON body. It lasts as long as the body says, so that it is admitted

@@ -313,15 +313,17 @@ func (e HeadSnapshotParamsPart) Valid() bool {
 
 // BatchDeleteItem defines model for BatchDeleteItem.
 type BatchDeleteItem struct {
-	// Context A context. Opaque; URL-safe base64 without padding.
-	Context *Token `json:"context,omitempty"`
+	// Context What the item replaces, as an answer told it; an item whose context is damaged is refused.
+	Context *string `json:"context,omitempty"`
 
 	// Key The key where it is UTF-8, else empty.
 	Key *KeyText `json:"key,omitempty"`
 
 	// KeyBase64 The key where it is not UTF-8, else empty.
 	KeyBase64 *KeyBase64 `json:"key_base64,omitempty"`
-	RequestId *RequestID `json:"request_id,omitempty"`
+
+	// RequestId Names the write of this item: 1 to 64 printable ASCII characters, or the item is refused; empty is none.
+	RequestId *string `json:"request_id,omitempty"`
 }
 
 // BatchDeleteRequest defines model for BatchDeleteRequest.
@@ -331,22 +333,22 @@ type BatchDeleteRequest struct {
 	// Sloppy Whether stand-ins may count towards w; true by default.
 	Sloppy *bool `json:"sloppy,omitempty"`
 
-	// Timeout A Go duration.
-	Timeout *Duration `json:"timeout,omitempty"`
+	// Timeout A Go duration; empty is the default.
+	Timeout *BodyDuration `json:"timeout,omitempty"`
 
-	// W A number from 1 to N, `one`, `quorum` (the majority of N) or `all`.
-	W *Quorum `json:"w,omitempty"`
+	// W A number from 1 to N, `one`, `quorum` (the majority of N) or `all`; empty is the default. With any other, each item is refused.
+	W *BodyQuorum `json:"w,omitempty"`
 }
 
 // BatchGetRequest defines model for BatchGetRequest.
 type BatchGetRequest struct {
 	Items *[]BatchKey `json:"items,omitempty"`
 
-	// R A number from 1 to N, `one`, `quorum` (the majority of N) or `all`.
-	R *Quorum `json:"r,omitempty"`
+	// R A number from 1 to N, `one`, `quorum` (the majority of N) or `all`; empty is the default. With any other, each item is refused.
+	R *BodyQuorum `json:"r,omitempty"`
 
-	// Timeout A Go duration.
-	Timeout *Duration `json:"timeout,omitempty"`
+	// Timeout A Go duration; empty is the default.
+	Timeout *BodyDuration `json:"timeout,omitempty"`
 }
 
 // BatchGetResponse defines model for BatchGetResponse.
@@ -385,18 +387,21 @@ type BatchKey struct {
 
 // BatchPutItem defines model for BatchPutItem.
 type BatchPutItem struct {
+	// ContentType At most 255 bytes, or the item is refused; empty is application/octet-stream.
 	ContentType *string `json:"content_type,omitempty"`
 
-	// Context A context. Opaque; URL-safe base64 without padding.
-	Context *Token `json:"context,omitempty"`
+	// Context What the item replaces, as an answer told it; an item whose context is damaged is refused.
+	Context *string `json:"context,omitempty"`
 
 	// Key The key where it is UTF-8, else empty.
 	Key *KeyText `json:"key,omitempty"`
 
 	// KeyBase64 The key where it is not UTF-8, else empty.
 	KeyBase64 *KeyBase64 `json:"key_base64,omitempty"`
-	RequestId *RequestID `json:"request_id,omitempty"`
-	Value     *[]byte    `json:"value,omitempty"`
+
+	// RequestId Names the write of this item: 1 to 64 printable ASCII characters, or the item is refused; empty is none.
+	RequestId *string `json:"request_id,omitempty"`
+	Value     *[]byte `json:"value,omitempty"`
 }
 
 // BatchPutRequest defines model for BatchPutRequest.
@@ -406,11 +411,11 @@ type BatchPutRequest struct {
 	// Sloppy Whether stand-ins may count towards w; true by default.
 	Sloppy *bool `json:"sloppy,omitempty"`
 
-	// Timeout A Go duration.
-	Timeout *Duration `json:"timeout,omitempty"`
+	// Timeout A Go duration; empty is the default.
+	Timeout *BodyDuration `json:"timeout,omitempty"`
 
-	// W A number from 1 to N, `one`, `quorum` (the majority of N) or `all`.
-	W *Quorum `json:"w,omitempty"`
+	// W A number from 1 to N, `one`, `quorum` (the majority of N) or `all`; empty is the default. With any other, each item is refused.
+	W *BodyQuorum `json:"w,omitempty"`
 }
 
 // BatchWriteResponse defines model for BatchWriteResponse.
@@ -439,6 +444,12 @@ type BatchWriteResult struct {
 	// Status As of a single write.
 	Status int `json:"status"`
 }
+
+// BodyDuration A Go duration; empty is the default.
+type BodyDuration = string
+
+// BodyQuorum A number from 1 to N, `one`, `quorum` (the majority of N) or `all`; empty is the default. With any other, each item is refused.
+type BodyQuorum = string
 
 // CanStop defines model for CanStop.
 type CanStop struct {
@@ -834,7 +845,7 @@ type RepairRequest struct {
 	Node *string `json:"node,omitempty"`
 
 	// Timeout Empty or absent begins and does not wait.
-	Timeout *Duration `json:"timeout,omitempty"`
+	Timeout *BodyDuration `json:"timeout,omitempty"`
 
 	// Token Of an earlier answer.
 	Token *string `json:"token,omitempty"`
@@ -1117,6 +1128,9 @@ type Key = string
 // Limit defines model for Limit.
 type Limit = int
 
+// LooseRequestID defines model for LooseRequestID.
+type LooseRequestID = string
+
 // NodeParameter defines model for Node.
 type NodeParameter = string
 
@@ -1260,51 +1274,51 @@ type WrittenResponse = Written
 
 // ListHotKeysParams defines parameters for ListHotKeys.
 type ListHotKeysParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // HeadListHotKeysParams defines parameters for HeadListHotKeys.
 type HeadListHotKeysParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // InspectKeyParams defines parameters for InspectKey.
 type InspectKeyParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // GetLayoutParams defines parameters for GetLayout.
 type GetLayoutParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // ListNodesParams defines parameters for ListNodes.
 type ListNodesParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // CanStopParams defines parameters for CanStop.
 type CanStopParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // HeadCanStopParams defines parameters for HeadCanStop.
 type HeadCanStopParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // DecommissionNodeParams defines parameters for DecommissionNode.
@@ -1361,30 +1375,30 @@ type SetNodeWeightParams struct {
 
 // GetStatsParams defines parameters for GetStats.
 type GetStatsParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // HeadGetStatsParams defines parameters for HeadGetStats.
 type HeadGetStatsParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // GetStatusParams defines parameters for GetStatus.
 type GetStatusParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // ListTasksParams defines parameters for ListTasks.
 type ListTasksParams struct {
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // AbortChangeParams defines parameters for AbortChange.
@@ -1419,9 +1433,9 @@ type SnapshotParams struct {
 	// Part The node's own records, or what it keeps for others.
 	Part SnapshotParamsPart `form:"part" json:"part"`
 
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // SnapshotParamsPart defines parameters for Snapshot.
@@ -1435,9 +1449,9 @@ type HeadSnapshotParams struct {
 	// Part The node's own records, or what it keeps for others.
 	Part HeadSnapshotParamsPart `form:"part" json:"part"`
 
-	// KvRequestId Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-	// made once.
-	KvRequestId *RequestIDParameter `json:"Kv-Request-Id,omitempty"`
+	// KvRequestId Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+	// one is made up.
+	KvRequestId *LooseRequestID `json:"Kv-Request-Id,omitempty"`
 }
 
 // HeadSnapshotParamsPart defines parameters for HeadSnapshot.

@@ -653,6 +653,10 @@ export interface components {
         Quorum: string;
         /** @description A Go duration. */
         Duration: string;
+        /** @description A Go duration; empty is the default. */
+        BodyDuration: string;
+        /** @description A number from 1 to N, `one`, `quorum` (the majority of N) or `all`; empty is the default. With any other, each item is refused. */
+        BodyQuorum: string;
         /** @enum {string} */
         Switch: "1" | "true" | "0" | "false";
         /** @description 32 hexadecimal digits. */
@@ -772,8 +776,8 @@ export interface components {
         };
         BatchGetRequest: {
             items?: components["schemas"]["BatchKey"][];
-            r?: components["schemas"]["Quorum"];
-            timeout?: components["schemas"]["Duration"];
+            r?: components["schemas"]["BodyQuorum"];
+            timeout?: components["schemas"]["BodyDuration"];
         };
         BatchGetResult: {
             key: components["schemas"]["KeyText"];
@@ -793,27 +797,32 @@ export interface components {
             key?: components["schemas"]["KeyText"];
             key_base64?: components["schemas"]["KeyBase64"];
             value?: string;
+            /** @description At most 255 bytes, or the item is refused; empty is application/octet-stream. */
             content_type?: string;
-            context?: components["schemas"]["Token"];
-            request_id?: components["schemas"]["RequestID"];
+            /** @description What the item replaces, as an answer told it; an item whose context is damaged is refused. */
+            context?: string;
+            /** @description Names the write of this item: 1 to 64 printable ASCII characters, or the item is refused; empty is none. */
+            request_id?: string;
         };
         BatchPutRequest: {
             items?: components["schemas"]["BatchPutItem"][];
-            w?: components["schemas"]["Quorum"];
-            timeout?: components["schemas"]["Duration"];
+            w?: components["schemas"]["BodyQuorum"];
+            timeout?: components["schemas"]["BodyDuration"];
             /** @description Whether stand-ins may count towards w; true by default. */
             sloppy?: boolean;
         };
         BatchDeleteItem: {
             key?: components["schemas"]["KeyText"];
             key_base64?: components["schemas"]["KeyBase64"];
-            context?: components["schemas"]["Token"];
-            request_id?: components["schemas"]["RequestID"];
+            /** @description What the item replaces, as an answer told it; an item whose context is damaged is refused. */
+            context?: string;
+            /** @description Names the write of this item: 1 to 64 printable ASCII characters, or the item is refused; empty is none. */
+            request_id?: string;
         };
         BatchDeleteRequest: {
             items?: components["schemas"]["BatchDeleteItem"][];
-            w?: components["schemas"]["Quorum"];
-            timeout?: components["schemas"]["Duration"];
+            w?: components["schemas"]["BodyQuorum"];
+            timeout?: components["schemas"]["BodyDuration"];
             /** @description Whether stand-ins may count towards w; true by default. */
             sloppy?: boolean;
         };
@@ -1090,7 +1099,7 @@ export interface components {
             /** @description Where the prefix is not UTF-8. */
             key_prefix_base64?: string;
             /** @description Empty or absent begins and does not wait. */
-            timeout?: components["schemas"]["Duration"];
+            timeout?: components["schemas"]["BodyDuration"];
             /** @description Of an earlier answer. */
             token?: string;
         };
@@ -2030,6 +2039,12 @@ export interface components {
          */
         RequestID: components["schemas"]["RequestID"];
         /**
+         * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+         *     one is made up.
+         * @example look-17
+         */
+        LooseRequestID: string;
+        /**
          * @description The name or the id of a node.
          * @example node1
          */
@@ -2698,11 +2713,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2735,11 +2750,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2770,11 +2785,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2808,11 +2823,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2844,11 +2859,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2882,11 +2897,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2918,11 +2933,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2956,11 +2971,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -2992,11 +3007,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3029,11 +3044,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3064,11 +3079,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3101,11 +3116,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3145,7 +3160,7 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": components["schemas"]["RepairRequest"];
             };
@@ -3406,11 +3421,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path: {
                 /** @description The node's name, or its id. */
@@ -3448,11 +3463,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path: {
                 /** @description The node's name, or its id. */
@@ -3546,11 +3561,11 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3596,11 +3611,11 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3679,11 +3694,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path: {
                 /**
@@ -3724,11 +3739,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path: {
                 /**
@@ -3767,11 +3782,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3799,11 +3814,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3829,11 +3844,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3874,11 +3889,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -3915,11 +3930,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
                 /**
                  * @description Entity tags that the client has. `*` names one value, never siblings. Answered with 304, except under `conflict=error`.
                  * @example "0ea4c1d3b2a59687766554433221100f"
@@ -3965,11 +3980,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
                 /**
                  * @description Entity tags that the client has. `*` names one value, never siblings. Answered with 304, except under `conflict=error`.
                  * @example "0ea4c1d3b2a59687766554433221100f"
@@ -4013,11 +4028,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -4033,11 +4048,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -4053,11 +4068,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -4073,11 +4088,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
             };
             path?: never;
             cookie?: never;
@@ -4093,11 +4108,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
                 /**
                  * @description Entity tags that the client has. `*` names one value, never siblings. Answered with 304, except under `conflict=error`.
                  * @example "0ea4c1d3b2a59687766554433221100f"
@@ -4119,11 +4134,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
                 /**
                  * @description Entity tags that the client has. `*` names one value, never siblings. Answered with 304, except under `conflict=error`.
                  * @example "0ea4c1d3b2a59687766554433221100f"
@@ -4145,11 +4160,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
                 /**
                  * @description Entity tags that the client has. `*` names one value, never siblings. Answered with 304, except under `conflict=error`.
                  * @example "0ea4c1d3b2a59687766554433221100f"
@@ -4178,11 +4193,11 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Names the request, in the answer and in logs; 1 to 64 printable ASCII characters. A write repeated under the same name is
-                 *     made once.
-                 * @example greeting-17
+                 * @description Names the request, in the answer and in logs, where it is 1 to 64 printable ASCII characters; any other is passed over, and
+                 *     one is made up.
+                 * @example look-17
                  */
-                "Kv-Request-Id"?: components["parameters"]["RequestID"];
+                "Kv-Request-Id"?: components["parameters"]["LooseRequestID"];
                 /**
                  * @description Entity tags that the client has. `*` names one value, never siblings. Answered with 304, except under `conflict=error`.
                  * @example "0ea4c1d3b2a59687766554433221100f"

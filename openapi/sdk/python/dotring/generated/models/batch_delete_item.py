@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
 from attrs import define as _attrs_define
-from attrs import field as _attrs_field
 
 from ..types import UNSET, Unset
 
@@ -17,15 +16,16 @@ class BatchDeleteItem:
     Attributes:
         key (str | Unset): The key where it is UTF-8, else empty.
         key_base64 (str | Unset): The key where it is not UTF-8, else empty.
-        context (str | Unset): A context. Opaque; URL-safe base64 without padding.
-        request_id (str | Unset):
+        context (str | Unset): What the item replaces, as an answer told it; an item whose context is damaged is
+            refused.
+        request_id (str | Unset): Names the write of this item: 1 to 64 printable ASCII characters, or the item is
+            refused; empty is none.
     """
 
     key: str | Unset = UNSET
     key_base64: str | Unset = UNSET
     context: str | Unset = UNSET
     request_id: str | Unset = UNSET
-    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         key = self.key
@@ -37,7 +37,7 @@ class BatchDeleteItem:
         request_id = self.request_id
 
         field_dict: dict[str, Any] = {}
-        field_dict.update(self.additional_properties)
+
         field_dict.update({})
         if key is not UNSET:
             field_dict["key"] = key
@@ -68,21 +68,4 @@ class BatchDeleteItem:
             request_id=request_id,
         )
 
-        batch_delete_item.additional_properties = d
         return batch_delete_item
-
-    @property
-    def additional_keys(self) -> list[str]:
-        return list(self.additional_properties.keys())
-
-    def __getitem__(self, key: str) -> Any:
-        return self.additional_properties[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.additional_properties[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.additional_properties[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.additional_properties

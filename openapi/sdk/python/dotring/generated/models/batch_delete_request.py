@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import define as _attrs_define
-from attrs import field as _attrs_field
 
 from ..types import UNSET, Unset
 
@@ -20,8 +19,9 @@ class BatchDeleteRequest:
     """
     Attributes:
         items (list[BatchDeleteItem] | Unset):
-        w (str | Unset): A number from 1 to N, `one`, `quorum` (the majority of N) or `all`.
-        timeout (str | Unset): A Go duration.
+        w (str | Unset): A number from 1 to N, `one`, `quorum` (the majority of N) or `all`; empty is the default. With
+            any other, each item is refused.
+        timeout (str | Unset): A Go duration; empty is the default.
         sloppy (bool | Unset): Whether stand-ins may count towards w; true by default.
     """
 
@@ -29,7 +29,6 @@ class BatchDeleteRequest:
     w: str | Unset = UNSET
     timeout: str | Unset = UNSET
     sloppy: bool | Unset = UNSET
-    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         items: list[dict[str, Any]] | Unset = UNSET
@@ -46,7 +45,7 @@ class BatchDeleteRequest:
         sloppy = self.sloppy
 
         field_dict: dict[str, Any] = {}
-        field_dict.update(self.additional_properties)
+
         field_dict.update({})
         if items is not UNSET:
             field_dict["items"] = items
@@ -86,21 +85,4 @@ class BatchDeleteRequest:
             sloppy=sloppy,
         )
 
-        batch_delete_request.additional_properties = d
         return batch_delete_request
-
-    @property
-    def additional_keys(self) -> list[str]:
-        return list(self.additional_properties.keys())
-
-    def __getitem__(self, key: str) -> Any:
-        return self.additional_properties[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.additional_properties[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.additional_properties[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.additional_properties

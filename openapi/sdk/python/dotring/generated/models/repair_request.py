@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
 from attrs import define as _attrs_define
-from attrs import field as _attrs_field
 
 from ..types import UNSET, Unset
 
@@ -18,7 +17,7 @@ class RepairRequest:
         node (str | Unset): The name of a node; empty or absent is the whole cluster.
         key_prefix (str | Unset):
         key_prefix_base64 (str | Unset): Where the prefix is not UTF-8.
-        timeout (str | Unset): A Go duration.
+        timeout (str | Unset): A Go duration; empty is the default.
         token (str | Unset): Of an earlier answer.
     """
 
@@ -27,7 +26,6 @@ class RepairRequest:
     key_prefix_base64: str | Unset = UNSET
     timeout: str | Unset = UNSET
     token: str | Unset = UNSET
-    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         node = self.node
@@ -41,7 +39,7 @@ class RepairRequest:
         token = self.token
 
         field_dict: dict[str, Any] = {}
-        field_dict.update(self.additional_properties)
+
         field_dict.update({})
         if node is not UNSET:
             field_dict["node"] = node
@@ -77,21 +75,4 @@ class RepairRequest:
             token=token,
         )
 
-        repair_request.additional_properties = d
         return repair_request
-
-    @property
-    def additional_keys(self) -> list[str]:
-        return list(self.additional_properties.keys())
-
-    def __getitem__(self, key: str) -> Any:
-        return self.additional_properties[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.additional_properties[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.additional_properties[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.additional_properties

@@ -13,7 +13,7 @@ from ...types import UNSET, Response, Unset
 
 def _get_kwargs(
     *,
-    body: RepairRequest,
+    body: RepairRequest | Unset = UNSET,
     kv_request_id: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
@@ -25,7 +25,8 @@ def _get_kwargs(
         "url": "/v1/cluster:repair",
     }
 
-    _kwargs["json"] = body.to_dict()
+    if not isinstance(body, Unset):
+        _kwargs["json"] = body.to_dict()
 
     headers["Content-Type"] = "application/json"
 
@@ -111,7 +112,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
-    body: RepairRequest,
+    body: RepairRequest | Unset = UNSET,
     kv_request_id: str | Unset = UNSET,
 ) -> Response[Problem | RepairResponse]:
     """Answer when all hints and differences known at the start are gone.
@@ -127,7 +128,7 @@ def sync_detailed(
 
     Args:
         kv_request_id (str | Unset):
-        body (RepairRequest):
+        body (RepairRequest | Unset):
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -152,7 +153,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient | Client,
-    body: RepairRequest,
+    body: RepairRequest | Unset = UNSET,
     kv_request_id: str | Unset = UNSET,
 ) -> Problem | RepairResponse | None:
     """Answer when all hints and differences known at the start are gone.
@@ -168,7 +169,7 @@ def sync(
 
     Args:
         kv_request_id (str | Unset):
-        body (RepairRequest):
+        body (RepairRequest | Unset):
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -188,7 +189,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
-    body: RepairRequest,
+    body: RepairRequest | Unset = UNSET,
     kv_request_id: str | Unset = UNSET,
 ) -> Response[Problem | RepairResponse]:
     """Answer when all hints and differences known at the start are gone.
@@ -204,7 +205,7 @@ async def asyncio_detailed(
 
     Args:
         kv_request_id (str | Unset):
-        body (RepairRequest):
+        body (RepairRequest | Unset):
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -227,7 +228,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient | Client,
-    body: RepairRequest,
+    body: RepairRequest | Unset = UNSET,
     kv_request_id: str | Unset = UNSET,
 ) -> Problem | RepairResponse | None:
     """Answer when all hints and differences known at the start are gone.
@@ -243,7 +244,7 @@ async def asyncio(
 
     Args:
         kv_request_id (str | Unset):
-        body (RepairRequest):
+        body (RepairRequest | Unset):
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
