@@ -82,6 +82,7 @@ func (d *Driver) change(ctx context.Context, r ChangeRequest) (Preview, error) {
 	if err := d.cfg.State.Update(ctx, apply); err != nil {
 		return Preview{}, err
 	}
+	d.proposed = stuck{layout: p.Layout.ID(), since: time.Now()}
 	d.log.Info().Stringer("kind", r.Kind).Stringer("about", r.Node).Stringer("layout", p.Layout.ID()).Msg("change asked for by an operator")
 	return p, nil
 }

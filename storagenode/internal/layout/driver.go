@@ -168,6 +168,7 @@ type Driver struct {
 	sync      *pullTask
 	refilling *pullTask
 	stuck     stuck
+	proposed  stuck  // the newest layout that this node proposed, until all that live have acknowledged it
 	published uint64 // hash of the view last told to some
 	retryMeet bool   // an exchange was put off
 
@@ -262,6 +263,7 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 	}
 	soon(d.announce(now))
 	soon(d.meet(ctx, now))
+	d.watchSpread(now)
 	d.watchStuck(now)
 	d.cfg.Publish(d.members)
 	return next
@@ -620,6 +622,7 @@ func (d *Driver) propose(ctx context.Context, now time.Time) time.Duration {
 		d.log.Error().Err(err).Int("changes", len(changes)).Msg("layout not proposed")
 		return tick
 	}
+	d.proposed = stuck{layout: l.ID(), since: now}
 	d.log.Info().Stringer("layout", l.ID()).Int("changes", len(changes)).Int("members", len(l.Members())).Msg("layout proposed")
 	return 0
 }

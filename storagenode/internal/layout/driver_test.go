@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/rs/zerolog"
 
 	"github.com/dotring/dotring/ringsvc/causal"
@@ -77,6 +78,19 @@ func TestJoinersShareAProposal(t *testing.T) {
 		}
 		if n := w.logged("layout proposed"); n != 1 {
 			t.Errorf("%d proposals for two joiners:\n%s", n, w.log.String())
+		}
+		for _, f := range []*fakeNode{one, two, three} {
+			h := &dto.Metric{}
+			if err := f.driver.metrics.convergence.Write(h); err != nil {
+				t.Fatal(err)
+			}
+			want := uint64(0)
+			if f == one {
+				want = 1
+			}
+			if n := h.GetHistogram().GetSampleCount(); n != want || h.GetHistogram().GetSampleSum() > 5 {
+				t.Errorf("%d layouts of its own confirmed by all, after %v s in all", n, h.GetHistogram().GetSampleSum())
+			}
 		}
 	})
 }
@@ -830,4 +844,46 @@ func TestFingers(t *testing.T) {
 			t.Errorf("%d members: %d fingers reach %d in up to %d steps", n, len(to[all[0].ID]), len(steps), far)
 		}
 	}
+}
+
+// Convergence is measured until the last living member has confirmed the layout.
+func TestConvergenceWaitsForTheLiving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two, three := w.add(1), w.add(2), w.add(3)
+		one.start()
+		defer one.stop()
+		two.start()
+		defer two.stop()
+		time.Sleep(10 * time.Second)
+		seen := func() (n uint64, sum float64) {
+			for _, f := range []*fakeNode{one, two} {
+				h := &dto.Metric{}
+				if err := f.driver.metrics.convergence.Write(h); err != nil {
+					t.Fatal(err)
+				}
+				n, sum = n+h.GetHistogram().GetSampleCount(), sum+h.GetHistogram().GetSampleSum()
+			}
+			return n, sum
+		}
+		slow := func(is bool) {
+			two.store.mu.Lock()
+			two.store.atOnce = !is
+			two.store.mu.Unlock()
+		}
+		before, _ := seen()
+		slow(true) // its disk
+		three.start()
+		defer three.stop()
+		time.Sleep(5 * time.Second)
+		if n, _ := seen(); n != before {
+			t.Error("measured before all had confirmed")
+		}
+		slow(false)
+		two.store.flush()
+		time.Sleep(5 * time.Second)
+		if n, sum := seen(); settledOn(one, two, three) == nil || n != before+1 || sum < 4 {
+			t.Errorf("%d layouts confirmed by all, after %v s", n, sum)
+		}
+	})
 }

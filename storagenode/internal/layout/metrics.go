@@ -7,6 +7,7 @@ import (
 type metrics struct {
 	steps         *prometheus.CounterVec
 	exchanges     *prometheus.CounterVec
+	convergence   prometheus.Histogram
 	pulls         *prometheus.CounterVec
 	pulledRecords prometheus.Counter
 	pulledBytes   prometheus.Counter
@@ -25,6 +26,11 @@ func newMetrics(reg prometheus.Registerer, s *State, transfer func() (Transfer, 
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dotring_node_view_exchanges_total", Help: "Exchanges of views begun by this node, by outcome.",
 		}, []string{"outcome"}),
+		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "dotring_node_layout_convergence_seconds",
+			Help:    "Time from a layout that this node proposed until every living member is known here to have acknowledged it.",
+			Buckets: prometheus.ExponentialBuckets(0.05, 2, 13),
+		}),
 		pulls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dotring_node_pulls_total", Help: "Ranges pulled from one source for a layout change, by outcome of the attempt.",
 		}, []string{"outcome"}),
@@ -65,7 +71,7 @@ func newMetrics(reg prometheus.Registerer, s *State, transfer func() (Transfer, 
 			return of(t)
 		})
 	}
-	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.pulls, m.pulledRecords, m.pulledBytes, m.lastResorts, m.foreign, m.refused, m.removals, m.short,
+	for _, c := range []prometheus.Collector{m.steps, m.exchanges, m.convergence, m.pulls, m.pulledRecords, m.pulledBytes, m.lastResorts, m.foreign, m.refused, m.removals, m.short,
 		epoch("dotring_node_layout_settled_epoch", "Epoch of the settled layout, 0 while there is none.", func(k *Known) uint64 { return k.Settled.ID().Epoch }),
 		epoch("dotring_node_layout_newest_epoch", "Epoch of the newest layout known, 0 while there is none.", func(k *Known) uint64 { return k.Newest.ID().Epoch }),
 		epoch("dotring_node_layout_read_epoch", "Epoch of the layout that reads use, 0 while there is none.", func(k *Known) uint64 { return k.Read.ID().Epoch }),

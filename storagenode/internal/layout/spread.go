@@ -279,6 +279,27 @@ func (d *Driver) Answer(from ring.NodeID, b []byte) (Exchanged, error) {
 	return Exchanged{View: k.Encoded, Again: again, Hash: k.Hash}, nil
 }
 
+// watchSpread measures, on this node's clock alone, how long it takes until every living member has confirmed a layout that this node proposed.
+// One that others changed or overtook meanwhile is not counted.
+func (d *Driver) watchSpread(now time.Time) {
+	k := d.cfg.State.Known()
+	switch {
+	case d.proposed.since.IsZero() || k == nil:
+		return
+	case k.Newest.ID() != d.proposed.layout:
+		d.proposed = stuck{}
+		return
+	}
+	missing, _, _ := d.cfg.State.View().Missing(k.Newest)
+	for _, m := range d.members {
+		if m.Status == membership.Alive && slices.Contains(missing, m.ID) {
+			return
+		}
+	}
+	d.metrics.convergence.Observe(now.Sub(d.proposed.since).Seconds())
+	d.proposed = stuck{}
+}
+
 // watchStuck says once a minute whom a change waits for.
 func (d *Driver) watchStuck(now time.Time) {
 	k := d.cfg.State.Known()
