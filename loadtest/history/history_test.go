@@ -68,9 +68,9 @@ func TestEachPromise(t *testing.T) {
 			s.Final(k, []Replica{{"a", raw}, {"b", raw}})
 			s.Finish()
 		}, 0},
-		"a covered write is gone":    {func(s *story) { s.Observe(k, also(causal.Set{}, s.two.Dot), "x") }, Durable},
-		"an acknowledged one is":     {func(s *story) { s.Final(k, []Replica{{Name: "a"}}) }, Durable},
-		"a value nobody wrote":       {func(s *story) { s.Observe(k, set1(other), "x") }, Faithful},
+		"a covered write is gone": {func(s *story) { s.Observe(k, also(causal.Set{}, s.two.Dot), "x") }, Durable},
+		"an acknowledged one is":  {func(s *story) { s.Final(k, []Replica{{Name: "a"}}) }, Durable},
+		"a value nobody wrote":    {func(s *story) { s.Observe(k, set1(other), "x") }, Faithful},
 		"a collected one may be gone": {func(s *story) {
 			mine := s.Knows(k, set1(s.two))
 			get := s.Reading(k, 2, 3, &mine)
