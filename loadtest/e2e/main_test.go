@@ -94,6 +94,18 @@ func waitReady(t *testing.T, c *localcluster.Cluster, nodes int) {
 // doubt until its deadline.
 func noticed(t *testing.T, c *localcluster.Cluster) {
 	t.Helper()
+	seen(t, c, func(alive, running int) bool { return alive <= running })
+}
+
+// reached waits until each gateway reaches all nodes that run.
+func reached(t *testing.T, c *localcluster.Cluster) {
+	t.Helper()
+	seen(t, c, func(alive, running int) bool { return alive == running })
+}
+
+// seen waits until what each gateway takes to be alive is as wanted.
+func seen(t *testing.T, c *localcluster.Cluster, wanted func(alive, running int) bool) {
+	t.Helper()
 	running := 0
 	for _, n := range c.Nodes {
 		if n.Running() {
@@ -106,7 +118,7 @@ func noticed(t *testing.T, c *localcluster.Cluster) {
 		}
 		eventually(t, c, 20*time.Second, func() error {
 			s, err := c.Status(t.Context(), g)
-			if err == nil && s.Alive > running {
+			if err == nil && !wanted(s.Alive, running) {
 				err = fmt.Errorf("%s takes %d nodes to be alive, %d run", g.Name, s.Alive, running)
 			}
 			return err

@@ -214,11 +214,17 @@ func TestOperatorsChangeTheLayout(t *testing.T) {
 	if n := nodesOf(t, c)["node2"]; n.Weight != 2 {
 		t.Errorf("the change of weight was not given up: %+v", n)
 	}
+	reached(t, c)
 	readable("after a change was given up")
 
 	// A node is gone for good.
 	kill(c.Nodes[4])
-	operate(0, "Each key will have 2 copies instead of 3.", "remove", "node5", "--dry-run")
+	eventually(t, c, 20*time.Second, func() error { // the node that is asked may have heard of its return later than of its end
+		if out, code := ctl(t, c, "remove", "node5", "--dry-run"); code != 0 || !strings.Contains(out, "Each key will have 2 copies instead of 3.") {
+			return fmt.Errorf("code %d: %s", code, out)
+		}
+		return nil
+	})
 	operate(0, "Done.", "remove", "node5", "--wait")
 	members("node1", "node2")
 	readable("after a removal")

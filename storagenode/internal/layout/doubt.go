@@ -35,11 +35,12 @@ type refillPart struct {
 }
 
 // refillPlan cuts ranges into parts, with what a node must pull to know again all that a read quorum knows of the slots it
-// owns in l: from n-w+1 other owners, or all of them where there are fewer.
-func refillPlan(l *ring.Layout, self ring.NodeID, ranges []ring.Range) []refillPart {
+// owns in l or gains in next: from n-w+1 other owners in l, or all of them where there are fewer. What it gains counts, since it
+// may have synced next already, and reads may use it.
+func refillPlan(l, next *ring.Layout, self ring.NodeID, ranges []ring.Range) []refillPart {
 	need := l.Replicas() - l.EffectiveW(l.MinW()) + 1
 	bounds := []ring.Slot{0, ring.Slots}
-	for _, m := range l.Members() {
+	for _, m := range slices.Concat(l.Members(), next.Members()) {
 		for _, t := range m.Tokens {
 			bounds = append(bounds, t+1) // a slot belongs to the first token at or after it
 		}
@@ -59,9 +60,8 @@ func refillPlan(l *ring.Layout, self ring.NodeID, ranges []ring.Range) []refillP
 			continue
 		}
 		p := refillPart{Pull: ring.Pull{Range: ring.Range{From: from, To: bounds[i+1]}}}
-		owners := slices.Clone(l.Primaries(from))
-		if mine := slices.Index(owners, self); mine >= 0 {
-			p.Sources = slices.Delete(owners, mine, mine+1)
+		if l.Owns(self, from) || next.Owns(self, from) {
+			p.Sources = slices.DeleteFunc(slices.Clone(l.Primaries(from)), func(id ring.NodeID) bool { return id == self })
 			slices.SortFunc(p.Sources, ring.NodeID.Compare)
 			p.Need, p.keep = min(need, len(p.Sources)), len(p.Sources) == 0
 		}
@@ -97,7 +97,7 @@ func (d *Driver) refill(ctx context.Context) bool {
 		d.refilling = nil
 	}
 	if d.refilling == nil {
-		d.startRefill(ctx, id, refillPlan(k.Settled, d.cfg.Self.ID, now.Ranges), now)
+		d.startRefill(ctx, id, refillPlan(k.Settled, k.Newest, d.cfg.Self.ID, now.Ranges), now)
 	}
 	return false
 }
