@@ -110,12 +110,17 @@ type session struct {
 // exitRequest is how a flag such as --help leaves the parser.
 type exitRequest int
 
+// newParser returns the parser that fills cmd. It panics with an exitRequest where a flag such as --help leaves it.
+func newParser(cmd *commands, env Env) (*kong.Kong, error) {
+	return kong.New(cmd, kong.Name("dotringctl"), kong.Description(description), kong.Vars{"version": env.Version},
+		kong.Writers(env.Stdout, env.Stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Exit(func(code int) { panic(exitRequest(code)) }))
+}
+
 // Run runs one command and returns the exit code of the process. It returns early when ctx ends.
 func Run(ctx context.Context, env Env) (code int) {
 	var cmd commands
-	parser, err := kong.New(&cmd, kong.Name("dotringctl"), kong.Description(description), kong.Vars{"version": env.Version},
-		kong.Writers(env.Stdout, env.Stderr), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Exit(func(code int) { panic(exitRequest(code)) }))
+	parser, err := newParser(&cmd, env)
 	if err != nil {
 		complain(env.Stderr, "dotringctl: %v\n", err)
 		return ExitError

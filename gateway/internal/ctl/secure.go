@@ -36,6 +36,11 @@ type certAuthorityCommand struct {
 	Force bool   `help:"Replace one that is there; the certificates it signed are then good for nothing."`
 }
 
+// Help is shown by --help.
+func (certAuthorityCommand) Help() string {
+	return examples("dotringctl cert authority pki")
+}
+
 // Run makes an authority.
 func (c certAuthorityCommand) Run(s *session) error {
 	if c.Days < 1 {
@@ -86,15 +91,30 @@ func (c issuing) issue(s *session, hosts ...string) error {
 
 type certNodeCommand struct{ issuing }
 
+// Help is shown by --help.
+func (certNodeCommand) Help() string {
+	return examples("dotringctl cert node node1 --authority pki", "dotringctl cert node node1 --authority pki --force    # before it ends")
+}
+
 // Run makes a certificate.
 func (c certNodeCommand) Run(s *session) error { return c.issue(s, mtls.RoleNode) }
 
 type certGatewayCommand struct{ issuing }
 
+// Help is shown by --help.
+func (certGatewayCommand) Help() string {
+	return examples("dotringctl cert gateway gw1 --authority pki --host kv.example.org --host 10.0.0.7")
+}
+
 // Run makes a certificate.
 func (c certGatewayCommand) Run(s *session) error { return c.issue(s, mtls.RoleGateway) }
 
 type certClientCommand struct{ issuing }
+
+// Help is shown by --help.
+func (certClientCommand) Help() string {
+	return examples("dotringctl cert client prometheus --authority pki --out /etc/prometheus/pki")
+}
 
 // Run makes a certificate.
 func (c certClientCommand) Run(s *session) error { return c.issue(s) }
@@ -209,6 +229,11 @@ type keyringNewCommand struct {
 	File string `arg:"" name:"FILE" help:"The file."`
 }
 
+// Help is shown by --help.
+func (keyringNewCommand) Help() string {
+	return examples("dotringctl keyring new gossip.json")
+}
+
 // Run makes the file.
 func (c keyringNewCommand) Run(s *session) error {
 	if _, err := os.Stat(c.File); !errors.Is(err, fs.ErrNotExist) {
@@ -221,11 +246,21 @@ type keyringAddCommand struct {
 	File string `arg:"" name:"FILE" help:"The file."`
 }
 
+// Help is shown by --help.
+func (keyringAddCommand) Help() string {
+	return examples("dotringctl keyring add gossip.json    # then copy it to every node")
+}
+
 // Run adds a key.
 func (c keyringAddCommand) Run(s *session) error { return s.editKeys(c.File, addKey) }
 
 type keyringPromoteCommand struct {
 	File string `arg:"" name:"FILE" help:"The file."`
+}
+
+// Help is shown by --help.
+func (keyringPromoteCommand) Help() string {
+	return examples("dotringctl keyring promote gossip.json    # once every node has the added key")
 }
 
 // Run puts the last key first.
@@ -241,6 +276,11 @@ func (c keyringPromoteCommand) Run(s *session) error {
 
 type keyringPruneCommand struct {
 	File string `arg:"" name:"FILE" help:"The file."`
+}
+
+// Help is shown by --help.
+func (keyringPruneCommand) Help() string {
+	return examples("dotringctl keyring prune gossip.json    # once every node encrypts with the new key")
 }
 
 // Run keeps the first key alone.
