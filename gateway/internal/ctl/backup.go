@@ -39,7 +39,7 @@ const (
 )
 
 type backupCommand struct {
-	Dir    string `arg:"" help:"Directory to write into, new or empty; with --verify, one that was written." type:"path"`
+	Dir    string `arg:"" help:"Directory to write into, new or empty; with --verify, one that was written." type:"path" complete:"directory"`
 	Verify bool   `help:"Read a backup that is there, and check every byte."`
 }
 
@@ -347,7 +347,7 @@ func (s *session) tellBackup(dir string, m backup.Manifest) error {
 }
 
 type restoreCommand struct {
-	Dir        string `arg:"" help:"Directory of a backup." type:"path"`
+	Dir        string `arg:"" help:"Directory of a backup." type:"path" complete:"directory"`
 	Merge      bool   `help:"Go on although the cluster holds keys: each is merged with what the backup has of it."`
 	Incomplete bool   `help:"Go on although the backup is not complete."`
 }

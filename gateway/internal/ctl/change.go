@@ -35,7 +35,7 @@ type changeFlags struct {
 }
 
 type nodeArgument struct {
-	Node string `arg:"" help:"Name or id of the node." placeholder:"NODE"`
+	Node string `arg:"" help:"Name or id of the node." placeholder:"NODE" complete:"node"`
 }
 
 type decommissionCommand struct {
@@ -84,7 +84,7 @@ func (c *removeCommand) Run(ctx context.Context, s *session) error {
 
 type replaceCommand struct {
 	nodeArgument
-	By         string `arg:"" help:"Name or id of the node that takes the place; it was started with --standby." placeholder:"BY"`
+	By         string `arg:"" help:"Name or id of the node that takes the place; it was started with --standby." placeholder:"BY" complete:"node"`
 	AcceptLoss bool   `help:"Go on where so few copies are left that acknowledged writes may be lost."`
 	changeFlags
 }

@@ -57,8 +57,8 @@ Examples:
 // options are the flags that every command takes.
 type options struct {
 	Gateway string           `help:"URL of a gateway. Default: http://127.0.0.1:8080." env:"DOTRING_GATEWAY" placeholder:"URL"`
-	CA      string           `name:"ca" help:"Authority of the gateway's certificate, PEM. Default: those the system trusts." env:"DOTRING_CA" placeholder:"FILE"`
-	Token   string           `name:"token-file" help:"File with the token to send. Default: the variable DOTRING_TOKEN, if set." env:"DOTRING_TOKEN_FILE" placeholder:"FILE"`
+	CA      string           `name:"ca" help:"Authority of the gateway's certificate, PEM. Default: those the system trusts." env:"DOTRING_CA" placeholder:"FILE" complete:"file"`
+	Token   string           `name:"token-file" help:"File with the token to send. Default: the variable DOTRING_TOKEN, if set." env:"DOTRING_TOKEN_FILE" placeholder:"FILE" complete:"file"`
 	Output  string           `short:"o" help:"How to print. Default: table." enum:"table,json" default:"table" env:"DOTRING_OUTPUT" placeholder:"table|json"`
 	Timeout *time.Duration   `help:"Time the cluster has for a request, up to 60s. Default: 2s." env:"DOTRING_TIMEOUT" placeholder:"DURATION"`
 	Color   string           `help:"Colour: on a terminal unless NO_COLOR is set (auto), always or never." enum:"auto,always,never" default:"auto" env:"DOTRING_COLOR" placeholder:"auto|always|never"`
@@ -97,6 +97,8 @@ type commands struct {
 	Cert    certCommand    `cmd:"" help:"Make certificates."`
 	Token   tokenCommand   `cmd:"" help:"Make a token and its access rules."`
 	Keyring keyringCommand `cmd:"" help:"Make and change the keys that encrypt gossip."`
+
+	Completion completionCommand `cmd:"" help:"Print the script that completes command lines in a shell."`
 }
 
 // session is what a command works with.
@@ -119,6 +121,9 @@ func newParser(cmd *commands, env Env) (*kong.Kong, error) {
 
 // Run runs one command and returns the exit code of the process. It returns early when ctx ends.
 func Run(ctx context.Context, env Env) (code int) {
+	if len(env.Args) > 0 && env.Args[0] == completeVerb {
+		return complete(ctx, env)
+	}
 	var cmd commands
 	parser, err := newParser(&cmd, env)
 	if err != nil {

@@ -21,7 +21,7 @@ const exportLine = 16 << 20
 
 type exportCommand struct {
 	Prefix argument `arg:"" optional:"" help:"What the keys begin with. Without one all keys are exported."`
-	R      string   `short:"r" name:"read-quorum" help:"Replicas that must answer: 1 to N, one, quorum or all." placeholder:"R"`
+	R      string   `short:"r" name:"read-quorum" help:"Replicas that must answer: 1 to N, one, quorum or all." placeholder:"R" complete:"one,quorum,all"`
 }
 
 // Help is shown by --help.
@@ -130,7 +130,7 @@ func (s *session) readRecord(ctx context.Context, key []byte, q url.Values) (rec
 }
 
 type importCommand struct {
-	File string `arg:"" optional:"" default:"-" help:"File of lines as export writes them; - is stdin." type:"path"`
+	File string `arg:"" optional:"" default:"-" help:"File of lines as export writes them; - is stdin." type:"path" complete:"file"`
 }
 
 // Help is shown by --help.

@@ -22,6 +22,7 @@ var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 
 // The environment of whoever runs the tests must not reach the flags, nor the width of its terminal the help.
 func TestMain(m *testing.M) {
+	asProgram()
 	for _, name := range []string{"DOTRING_GATEWAY", "DOTRING_OUTPUT", "DOTRING_TIMEOUT", "DOTRING_COLOR", "COLUMNS"} {
 		if err := os.Unsetenv(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)

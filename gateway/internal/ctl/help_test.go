@@ -40,7 +40,7 @@ func shellWords(line string) (words []string) {
 			quote, inWord = r, true
 		case r == ' ':
 			end()
-		case strings.ContainsRune("|&<>;", r) || r == '#' && !inWord:
+		case strings.ContainsRune("|&<>;)", r) || r == '#' && !inWord:
 			end()
 			return words
 		default:

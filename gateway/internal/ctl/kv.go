@@ -119,10 +119,10 @@ func (c *client) timeoutParam(q url.Values) {
 
 type getCommand struct {
 	keyArgument
-	R           string   `short:"r" name:"read-quorum" help:"Replicas that must answer: 1 to N, one, quorum or all." placeholder:"R"`
+	R           string   `short:"r" name:"read-quorum" help:"Replicas that must answer: 1 to N, one, quorum or all." placeholder:"R" complete:"one,quorum,all"`
 	Context     *string  `help:"Read your writes: the answer covers this context, or the read fails." placeholder:"TOKEN"`
 	Etag        string   `help:"Of several siblings, the one with this etag." placeholder:"ETAG"`
-	OutputFile  argument `help:"Write the value to FILE, which is left alone unless there is one." placeholder:"FILE"`
+	OutputFile  argument `help:"Write the value to FILE, which is left alone unless there is one." placeholder:"FILE" complete:"file"`
 	ShowContext bool     `help:"Print the context on stderr, for the next write."`
 	Raw         bool     `help:"Write control characters to a terminal as they are stored."`
 }
@@ -307,7 +307,7 @@ func siblingsText(p palette, key []byte, rec record) string {
 
 // writeFlags are the flags of every write.
 type writeFlags struct {
-	W         string  `short:"w" name:"write-quorum" help:"Machines that must have the write on disk: 1 to N, one, quorum or all." placeholder:"W"`
+	W         string  `short:"w" name:"write-quorum" help:"Machines that must have the write on disk: 1 to N, one, quorum or all." placeholder:"W" complete:"one,quorum,all"`
 	Context   *string `help:"Replace exactly what this context covers. Without one, the write replaces what the cluster knows." placeholder:"TOKEN"`
 	RequestID string  `help:"Name of the write, up to 64 characters: repeated within ten minutes it is not made twice. Default: a random one." placeholder:"ID"`
 	Sloppy    bool    `help:"Whether stand-ins may count towards the write quorum." default:"true" negatable:""`

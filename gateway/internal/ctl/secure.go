@@ -30,7 +30,7 @@ type certCommand struct {
 const day = 24 * time.Hour
 
 type certAuthorityCommand struct {
-	Dir   string `arg:"" name:"DIR" help:"Folder for ca.pem, which every server gets, and ca.key, which none gets."`
+	Dir   string `arg:"" name:"DIR" help:"Folder for ca.pem, which every server gets, and ca.key, which none gets." complete:"directory"`
 	Name  string `help:"Name in the certificate." default:"Dotring authority" placeholder:"NAME"`
 	Days  int    `help:"Days until it ends. Default: 3650." default:"3650" placeholder:"N"`
 	Force bool   `help:"Replace one that is there; the certificates it signed are then good for nothing."`
@@ -56,8 +56,8 @@ func (c certAuthorityCommand) Run(s *session) error {
 // issuing is what all certificates but an authority's have in common.
 type issuing struct {
 	Name      string   `arg:"" name:"NAME" help:"Who it is for; the files are NAME.pem and NAME.key."`
-	Authority string   `help:"Folder of the authority. Default: the current one." default:"." placeholder:"DIR"`
-	Out       string   `help:"Folder for the files. Default: that of the authority." placeholder:"DIR"`
+	Authority string   `help:"Folder of the authority. Default: the current one." default:"." placeholder:"DIR" complete:"directory"`
+	Out       string   `help:"Folder for the files. Default: that of the authority." placeholder:"DIR" complete:"directory"`
 	Host      []string `help:"Name or address by which clients reach it; may be repeated." placeholder:"HOST"`
 	Days      int      `help:"Days until it ends. Default: 397." default:"397" placeholder:"N"`
 	Force     bool     `help:"Replace the one that is there. Running servers take it over by themselves."`
@@ -164,7 +164,7 @@ func replace(path string, b []byte, mode fs.FileMode) error {
 // tokenCommand makes a token.
 type tokenCommand struct {
 	Name    string        `arg:"" name:"NAME" help:"Who it is for, unique in the file."`
-	File    string        `help:"File of access rules, as gateways get by --access-file; created when missing. Default: access.yaml." default:"access.yaml" placeholder:"FILE"`
+	File    string        `help:"File of access rules, as gateways get by --access-file; created when missing. Default: access.yaml." default:"access.yaml" placeholder:"FILE" complete:"file"`
 	Allow   []string      `required:"" sep:"none" help:"What keys of a prefix may be used for: PREFIX=get,put,delete, or =admin for the cluster. May be repeated." placeholder:"PREFIX=ACTIONS"`
 	Expires time.Duration `help:"How long it is good, such as 720h. Default: for ever." placeholder:"DURATION"`
 }
@@ -226,7 +226,7 @@ type keyringCommand struct {
 }
 
 type keyringNewCommand struct {
-	File string `arg:"" name:"FILE" help:"The file."`
+	File string `arg:"" name:"FILE" help:"The file." complete:"file"`
 }
 
 // Help is shown by --help.
@@ -243,7 +243,7 @@ func (c keyringNewCommand) Run(s *session) error {
 }
 
 type keyringAddCommand struct {
-	File string `arg:"" name:"FILE" help:"The file."`
+	File string `arg:"" name:"FILE" help:"The file." complete:"file"`
 }
 
 // Help is shown by --help.
@@ -255,7 +255,7 @@ func (keyringAddCommand) Help() string {
 func (c keyringAddCommand) Run(s *session) error { return s.editKeys(c.File, addKey) }
 
 type keyringPromoteCommand struct {
-	File string `arg:"" name:"FILE" help:"The file."`
+	File string `arg:"" name:"FILE" help:"The file." complete:"file"`
 }
 
 // Help is shown by --help.
@@ -275,7 +275,7 @@ func (c keyringPromoteCommand) Run(s *session) error {
 }
 
 type keyringPruneCommand struct {
-	File string `arg:"" name:"FILE" help:"The file."`
+	File string `arg:"" name:"FILE" help:"The file." complete:"file"`
 }
 
 // Help is shown by --help.

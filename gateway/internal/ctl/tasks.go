@@ -91,7 +91,7 @@ const repairTurn = 5 * time.Second
 type repairCommand struct {
 	Wait      bool          `help:"Answer when all hints and differences known at the start are gone."`
 	Within    time.Duration `help:"With --wait, fail after this time. Default: 10m." default:"10m" placeholder:"DURATION"`
-	Node      string        `help:"Only what this node keeps, lacks or is to get." placeholder:"NAME"`
+	Node      string        `help:"Only what this node keeps, lacks or is to get." placeholder:"NAME" complete:"node"`
 	KeyPrefix string        `help:"Wait only for hints of keys that begin so." placeholder:"PREFIX"`
 }
 
