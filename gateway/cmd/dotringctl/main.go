@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/mattn/go-isatty"
+	"golang.org/x/term"
 
 	"github.com/dotring/dotring/gateway/internal/ctl"
 )
@@ -21,6 +22,7 @@ func main() {
 	code := ctl.Run(ctx, ctl.Env{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		StdinTerminal: terminal(os.Stdin), StdoutTerminal: terminal(os.Stdout), StderrTerminal: terminal(os.Stderr),
+		Size:   size,
 		Getenv: os.Getenv, Random: rand.Reader, Version: version(),
 	})
 	stop()
@@ -28,6 +30,15 @@ func main() {
 }
 
 func terminal(f *os.File) bool { return isatty.IsTerminal(f.Fd()) || isatty.IsCygwinTerminal(f.Fd()) }
+
+// size is that of the terminal behind stdout; 0, 0 where there is none.
+func size() (columns, rows int) {
+	columns, rows, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		return 0, 0
+	}
+	return columns, rows
+}
 
 // version names the build: the module's version, or the commit it was built from.
 func version() string {

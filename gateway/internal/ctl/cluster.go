@@ -44,21 +44,21 @@ func (s *session) fetch(ctx context.Context, client *client, q call, m proto.Mes
 	return a.body, nil
 }
 
-type statusCommand struct{}
+type statusCommand struct{ watchFlags }
 
 // Help is shown by --help.
 func (statusCommand) Help() string {
-	return examples("dotringctl status", "dotringctl status -o json | jq .warnings",
+	return liveText + "\n\n" + examples("dotringctl status", "dotringctl status --watch", "dotringctl status -o json | jq .warnings",
 		"DOTRING_GATEWAY=http://127.0.0.1:8081 dotringctl status")
 }
 
 // Run shows the cluster in short.
-func (statusCommand) Run(ctx context.Context, s *session) error {
-	var st clusterv1.GetStatusResponse
-	if done, err := s.ask(ctx, "/v1/cluster/status", &st); done || err != nil {
-		return err
-	}
-	return s.print(statusText(s.out, &st))
+func (c statusCommand) Run(ctx context.Context, s *session) error {
+	return s.show(ctx, c.watchFlags, "status", func(ctx context.Context, wait time.Duration, _ bool) (view, error) {
+		var st clusterv1.GetStatusResponse
+		body, err := s.fetch(ctx, s.client, call{method: http.MethodGet, path: "/v1/cluster/status", wait: wait}, &st)
+		return view{body, statusText(s.out, &st)}, err
+	})
 }
 
 func statusText(p palette, st *clusterv1.GetStatusResponse) string {

@@ -31,6 +31,8 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	// Whether each stream is a terminal.
 	StdinTerminal, StdoutTerminal, StderrTerminal bool
+	// Size returns how many columns and rows the terminal behind Stdout has; nil, or 0, where that is not known.
+	Size func() (columns, rows int)
 	// Getenv is asked for NO_COLOR, TERM and DOTRING_TOKEN alone; flags read the environment of the process.
 	Getenv func(string) string
 	// Random names requests; crypto/rand outside tests.
@@ -105,6 +107,7 @@ type commands struct {
 type session struct {
 	env      Env
 	json     bool
+	lines    bool // JSON is printed on one line
 	client   *client
 	out, err palette // colours of stdout and of stderr
 }
@@ -231,7 +234,7 @@ func (s *session) print(text string) error {
 	return nil
 }
 
-// printJSON writes v as indented JSON to stdout.
+// printJSON writes v as JSON to stdout.
 func (s *session) printJSON(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -240,9 +243,13 @@ func (s *session) printJSON(v any) error {
 	return s.printRawJSON(b)
 }
 
-// printRawJSON writes JSON that came from a gateway, indented, with control characters escaped.
+// printRawJSON writes JSON that came from a gateway, indented or on one line, with control characters escaped.
 func (s *session) printRawJSON(b []byte) error {
-	text, err := tidyJSON(b)
+	tidy := tidyJSON
+	if s.lines {
+		tidy = lineJSON
+	}
+	text, err := tidy(b)
 	if err != nil {
 		return &failure{code: ExitError, title: "the answer is no JSON", detail: err.Error(), hint: hintNotAGateway}
 	}

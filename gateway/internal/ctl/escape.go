@@ -90,8 +90,22 @@ func tidyJSON(in []byte) (string, error) {
 	if err := json.Indent(&indented, bytes.Trim(in, " \t\r\n"), "", "  "); err != nil {
 		return "", fmt.Errorf("parse JSON: %w", err)
 	}
+	return escapeJSON(indented.String()) + "\n", nil
+}
+
+// lineJSON is tidyJSON on one line.
+func lineJSON(in []byte) (string, error) {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, in); err != nil {
+		return "", fmt.Errorf("parse JSON: %w", err)
+	}
+	return escapeJSON(compact.String()) + "\n", nil
+}
+
+// escapeJSON escapes what is in JSON, other than line ends, and cannot be printed. What is not UTF-8 becomes U+FFFD.
+func escapeJSON(in string) string {
 	var b strings.Builder
-	for _, r := range indented.String() { // what is not UTF-8 becomes U+FFFD
+	for _, r := range in {
 		switch {
 		case r == '\n' || strconv.IsPrint(r):
 			b.WriteRune(r)
@@ -102,5 +116,5 @@ func tidyJSON(in []byte) (string, error) {
 			fmt.Fprintf(&b, `\u%04x`, r)
 		}
 	}
-	return b.String() + "\n", nil
+	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -13,27 +14,30 @@ import (
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 )
 
-type tasksCommand struct{}
+type tasksCommand struct{ watchFlags }
 
 // Help is shown by --help.
 func (tasksCommand) Help() string {
 	return `KIND is hints (writes kept for PEER until it has them), compare (what NODE and PEER both own is compared, again and ` +
 		`again), refill (NODE fetches what its disk lost), layout (a change of who owns what) or unknown (NODE does not answer). ` +
-		`AGE is the time since the last whole comparison began, or since hints have been kept.
+		`AGE is the time since the last whole comparison began, or since hints have been kept. ` + liveText + `
 
-` + examples("dotringctl tasks", "dotringctl tasks -o json | jq '.tasks[] | select(.kind == \"hints\")'")
+` + examples("dotringctl tasks", "dotringctl tasks --watch --interval 5s", "dotringctl tasks -o json | jq '.tasks[] | select(.kind == \"hints\")'")
 }
 
 // Run lists what runs besides requests.
-func (tasksCommand) Run(ctx context.Context, s *session) error {
-	var list clusterv1.ListTasksResponse
-	if done, err := s.ask(ctx, "/v1/cluster/tasks", &list); done || err != nil {
-		return err
-	}
-	return s.print(tasksText(s.out, list.Tasks))
+func (c tasksCommand) Run(ctx context.Context, s *session) error {
+	return s.show(ctx, c.watchFlags, "tasks", func(ctx context.Context, wait time.Duration, live bool) (view, error) {
+		var list clusterv1.ListTasksResponse
+		body, err := s.fetch(ctx, s.client, call{method: http.MethodGet, path: "/v1/cluster/tasks", wait: wait}, &list)
+		return view{body, tasksTable(s.out, list.Tasks, live)}, err
+	})
 }
 
-func tasksText(p palette, tasks []*clusterv1.Task) string {
+func tasksText(p palette, tasks []*clusterv1.Task) string { return tasksTable(p, tasks, false) }
+
+// tasksTable lists tasks, with bars for those whose end is known.
+func tasksTable(p palette, tasks []*clusterv1.Task, bars bool) string {
 	if len(tasks) == 0 {
 		return "Nothing runs besides requests.\n"
 	}
@@ -46,9 +50,27 @@ func tasksText(p palette, tasks []*clusterv1.Task) string {
 		if t.Kind == "unknown" {
 			look.style = bad
 		}
-		rows = append(rows, []cell{text(t.Node), look, text(t.Peer), text(t.State), number("%s", progressText(t)), number("%s", ageText(t)), text(t.Detail)})
+		row := []cell{text(t.Node), look, text(t.Peer), text(t.State), number("%s", progressText(t)), number("%s", ageText(t)), text(t.Detail)}
+		if bars {
+			row = slices.Insert(row, barColumn, styled(taskBar(t), good))
+		}
+		rows = append(rows, row)
+	}
+	if bars {
+		rows[0] = slices.Insert(rows[0], barColumn, cell{})
 	}
 	return rows.render(p, "")
+}
+
+// barColumn is where bars stand: before the progress.
+const barColumn = 4
+
+func taskBar(t *clusterv1.Task) string {
+	switch {
+	case t.Kind == "compare" && t.State == "running", t.Kind == "transfer", t.Kind == "leftovers":
+		return bar(t.Done, t.Total)
+	}
+	return ""
 }
 
 func progressText(t *clusterv1.Task) string {
