@@ -152,6 +152,14 @@ soak-tombstones: ## delete 100,000 keys while nodes restart and one is away; all
 soak-transfer: ## a node joins 2 GB while it and a source are killed by turns, twenty times; at most a fifth may be sent again (MIB=2000)
 	@DOTRING_TRANSFER_MIB=$(or $(MIB),2000) go test -count=1 -v -timeout 60m -run TestJoinWhileEitherEndIsKilled ./loadtest/e2e
 
+.PHONY: growth
+growth: build ## nodes join and leave under a checked load: nothing lost, stale or failed (a minute)
+	@bin/dotring-load chaos --first 3 --nodes 5 --duration 40s --ballast 500 --rate 300
+
+.PHONY: soak-growth
+soak-growth: build ## from 3 nodes to 6 and back with 256 MiB; fails above twice the p99 of six idle nodes, too (five minutes)
+	@bin/dotring-load chaos --first 3 --nodes 6 --duration 5m --ballast 16000 --rate 600 --calm 2
+
 .PHONY: soak-chaos
 soak-chaos: build ## thirty minutes of that; fails unless 99.99 % of a million requests are served within a second
 	@bin/dotring-load chaos --duration 30m --good 0.9999

@@ -187,8 +187,10 @@ func (e Entry) compile() (hash [sha256.Size]byte, p *Principal, faults []error) 
 	if e.Name == "" || len(e.Name) > 64 {
 		fault("a name of 1 to 64 bytes is needed")
 	}
-	if n, err := hex.Decode(hash[:], []byte(e.SHA256)); err != nil || n != len(hash) || len(e.SHA256) != 2*len(hash) {
+	if sum, err := hex.DecodeString(e.SHA256); err != nil || len(sum) != len(hash) {
 		fault("sha256 is not 64 hexadecimal digits")
+	} else {
+		copy(hash[:], sum)
 	}
 	if len(e.Rules) == 0 || len(e.Rules) > MaxRules {
 		fault("%d rules are not within 1 to %d", len(e.Rules), MaxRules)

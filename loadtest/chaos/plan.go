@@ -1,4 +1,4 @@
-// Package chaos breaks a cluster of real processes while clients write and read, and judges what they were told by the same history as the simulator.
+// Package chaos breaks a cluster of real processes, or has its nodes come and go, while clients write and read, and judges what they were told by the same history as the simulator.
 package chaos
 
 import (

@@ -38,6 +38,9 @@ type Config struct {
 	// Sets has clients add elements to shared sets, and counts those that are gone in the end, instead of judging a history.
 	// LastWriteWins keeps the sets by the last write, which loses some.
 	Sets, LastWriteWins bool
+	// First, where not 0, is how many nodes begin; instead of faults the others join and leave again, while Ballast values of
+	// 16 KiB move with them.
+	First, Ballast int
 	// Corrupt spoils one replica after the cluster was stopped, to show that it is noticed.
 	Corrupt bool
 }
@@ -47,6 +50,9 @@ func (c Config) Validate() error {
 	var faults []error
 	if c.Nodes < 3 || c.Nodes > 16 || c.Gateways < 1 || c.Gateways > 8 {
 		faults = append(faults, fmt.Errorf("%d nodes and %d gateways: 3 to 16 and 1 to 8 can be run", c.Nodes, c.Gateways))
+	}
+	if c.First != 0 && (c.First < 3 || c.First >= c.Nodes) || c.Ballast < 0 {
+		faults = append(faults, fmt.Errorf("%d of %d nodes begin, with %d values: 3 or more must, and others must be left to join", c.First, c.Nodes, c.Ballast))
 	}
 	if c.Clients < 1 || c.Rate < 1 || c.Rate/c.Clients > 1000 {
 		faults = append(faults, fmt.Errorf("%d clients and %d requests a second: 1 of each or more, and 1000 requests per client at most", c.Clients, c.Rate))
@@ -65,6 +71,7 @@ type Result struct {
 	Keys          int
 	Added, Lost   int // elements of sets that were acknowledged, and those of them that are gone
 	Stretches     []Stretch
+	Growth        *Growth         // where nodes joined and left
 	Steered       []time.Duration // after how long the first gateway passed over a node that was broken, where it did
 	Violations    []history.Violation
 	History       string // its file
@@ -168,35 +175,43 @@ func (w *world) disconnect() error {
 
 // form starts the cluster and waits until all of it is there.
 func (w *world) form(ctx context.Context) error {
-	if err := w.cluster.Start(); err != nil {
-		return err
+	first := w.cfg.Nodes
+	if w.cfg.First > 0 {
+		first = w.cfg.First
 	}
-	if err := w.whole(ctx, formTime); err != nil {
+	for _, p := range slices.Concat(w.cluster.Nodes[:first], w.cluster.Gateways) {
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	if err := w.whole(ctx, formTime, first); err != nil {
 		return err
 	}
 	status, err := w.cluster.Status(ctx, w.cluster.Gateways[0])
 	if err != nil {
 		return err
 	}
-	if w.nodeIDs, err = w.cluster.NodeIDs(ctx, w.cluster.Gateways[0]); err != nil {
-		return err
+	if w.cfg.First == 0 {
+		if w.nodeIDs, err = w.cluster.NodeIDs(ctx, w.cluster.Gateways[0]); err != nil {
+			return err
+		}
 	}
 	w.rec, err = newRecorder(filepath.Join(w.cfg.Data, "history.jsonl"), filepath.Join(w.cfg.Data, "context.key"), status.Cluster)
 	return err
 }
 
-// whole waits until every gateway sees all nodes alive in a settled layout.
-func (w *world) whole(ctx context.Context, limit time.Duration) error {
+// whole waits until every gateway sees so many nodes alive in a settled layout.
+func (w *world) whole(ctx context.Context, limit time.Duration, nodes int) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return w.cluster.WaitReady(ctx, w.cfg.Nodes)
+	return w.cluster.WaitReady(ctx, nodes)
 }
 
 // work lets clients work while faults come and go, heals everything and waits until all is whole again.
 func (w *world) work(ctx context.Context, res *Result) error {
-	faults := plan(planConfig{seed: w.cfg.Seed, length: w.cfg.Length, mixed: w.cfg.Mixed, kinds: w.possible(),
-		nodes: w.cfg.Nodes, gateways: w.cfg.Gateways})
-	res.Faults = len(faults)
+	if err := w.load(ctx); err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
 	clients, stop := context.WithCancel(ctx)
 	defer stop()
 	var group sync.WaitGroup
@@ -205,12 +220,29 @@ func (w *world) work(ctx context.Context, res *Result) error {
 	for _, c := range w.clients() {
 		group.Go(func() { c.run(clients) })
 	}
-	err := w.breakThings(ctx, faults)
-	err = errors.Join(err, w.heal(ctx))
+	err := w.trouble(ctx, res)
 	stop()
 	group.Wait()
 	w.tally.mark("the clients have ended")
+	if err == nil {
+		err = w.unload(ctx)
+	}
 	return err
+}
+
+// trouble breaks things, and heals them; or lets nodes come and go.
+func (w *world) trouble(ctx context.Context, res *Result) error {
+	if w.cfg.First > 0 {
+		g, err := w.growFrom(ctx, w.cfg.First)
+		g.Ballast = w.cfg.Ballast
+		res.Growth = &g
+		return err
+	}
+	faults := plan(planConfig{seed: w.cfg.Seed, length: w.cfg.Length, mixed: w.cfg.Mixed, kinds: w.possible(),
+		nodes: w.cfg.Nodes, gateways: w.cfg.Gateways})
+	res.Faults = len(faults)
+	err := w.breakThings(ctx, faults)
+	return errors.Join(err, w.heal(ctx))
 }
 
 // possible leaves out the kinds that need a network where there is none.
@@ -396,7 +428,7 @@ func (w *world) heal(ctx context.Context) error {
 		return err
 	}
 	w.tally.mark("all faults end")
-	if err := w.whole(ctx, healTime); err != nil {
+	if err := w.whole(ctx, healTime, w.cfg.Nodes); err != nil {
 		return fmt.Errorf("the cluster does not become whole: %w", err)
 	}
 	w.tally.mark("the cluster is whole")

@@ -194,11 +194,33 @@ func hotKeyInBrowser(t *testing.T, b *browser, cl *client) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the hot key was named after %v", took)
 	}
+	// Rates are those of the last seconds, so requests go on while the page is looked at.
+	ctx, stop := context.WithCancel(t.Context())
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if _, err := cl.do("GET", fmt.Sprintf("cool%d", i%60), "", nil); err != nil {
+				t.Errorf("read while the page is looked at: %v", err)
+				return
+			}
+		}
+	})
+	defer reading.Wait()
+	defer stop()
 	b.until(20*time.Second, `(() => { const row = document.querySelector('#traffic tr[data-op=get]');
 		return Number(row.cells[1].textContent) > 1 && row.cells[4].textContent.endsWith(' ms') && row.cells[5].textContent.endsWith(' ms') &&
 			row.cells[2].querySelector('polyline').getAttribute('points').split(' ').length > 1 &&
 			[...document.querySelectorAll('#nodes tbody tr')].every((r) => r.cells[4].textContent !== '0/s') &&
 			document.getElementById('facts').textContent.includes('converged, 3 agree') })()`)
+	stop()
+	reading.Wait()
 	b.click("#hot tbody a")
 	b.until(5*time.Second, `document.getElementById('key').value === '`+hot+`' && !document.getElementById('view-keys').hidden`)
 	if got := b.eval(`document.querySelectorAll('#hot-ran').length`); got != "0" {

@@ -84,3 +84,9 @@ func (c *Cluster) Repair(ctx context.Context, gateway *Process) error {
 		return fmt.Errorf("still waited for: %v", got.Waiting)
 	})
 }
+
+// Decommission asks a gateway that a node leaves, and does not wait for it.
+func (c *Cluster) Decommission(ctx context.Context, gateway *Process, node string) error {
+	_, err := c.send(ctx, http.MethodPost, c.URL(gateway)+"/v1/cluster/nodes/"+node+":decommission", "")
+	return err
+}

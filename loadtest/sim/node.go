@@ -71,7 +71,9 @@ func (n *node) member() ring.Member {
 
 func (n *node) paused() bool { return n.pausedTo > n.w.now }
 
-func (n *node) clock() time.Time { return epoch0.Add(n.w.now + n.skew) }
+// clock never jumps, as a process's monotonic clock does not; wall, the time of day, does.
+func (n *node) clock() time.Time { return epoch0.Add(n.w.now) }
+func (n *node) wall() time.Time  { return epoch0.Add(n.w.now + n.skew) }
 
 // format gives a new node its first view, and starts it.
 func (n *node) format(v *ring.View) error {
@@ -92,7 +94,7 @@ func (n *node) format(v *ring.View) error {
 // start opens the store on the disk as it is.
 func (n *node) start() error {
 	cfg := kv.Default()
-	cfg.Open, cfg.Rand, cfg.Now = n.disk.Open, n.w.dice, n.clock
+	cfg.Open, cfg.Rand, cfg.Now, cfg.Wall = n.disk.Open, n.w.dice, n.clock, n.wall
 	cfg.RequestIDMax = 1 << 16
 	if n.life%2 == 1 {
 		cfg.CacheBytes = 0

@@ -154,7 +154,7 @@ func (p *planted) issue(local causal.Set, m kv.Mint) causal.Dot {
 
 // merge is causal.Mint without its checks, and with the bug.
 func (p *planted) merge(local causal.Set, m kv.Mint, dot causal.Dot) causal.Set {
-	fresh := causal.Sibling{Dot: dot, Tombstone: m.Tombstone, Time: uint64(p.n.clock().UnixMilli()) << 16,
+	fresh := causal.Sibling{Dot: dot, Tombstone: m.Tombstone, Time: uint64(p.n.wall().UnixMilli()) << 16,
 		ContentType: m.ContentType, Checksum: m.Checksum, Value: m.Value}
 	out := causal.Set{Clock: local.Clock, Siblings: []causal.Sibling{fresh}}
 	if m.Context != nil {

@@ -136,8 +136,10 @@ type Config struct {
 	Observer Observer
 	// Rand is where actors come from: cryptographically random in a server. Used by one goroutine at a time.
 	Rand io.Reader
-	// Now is the clock.
+	// Now is the clock for deadlines and all that lasts: it must not jump, as time.Now does not, which carries the monotonic clock.
 	Now func() time.Time
+	// Wall is the time of day that writes are stamped with, which may jump; nil is Now.
+	Wall func() time.Time
 	// Logger gets rare events only, never one line a request.
 	Logger zerolog.Logger
 	// Registerer takes the metrics until Close; nil for none.

@@ -229,7 +229,7 @@ func (s *Store) mintRecord(l *life, as *minter, m *Mint, local, base causal.Set,
 		return nil, causal.Dot{}, err
 	}
 	set, err := causal.Mint(local, s.vouched(m.Key, m.Context), causal.Sibling{
-		Dot: dot, Tombstone: m.Tombstone, Time: hybridTime(now, local.Siblings), ContentType: m.ContentType,
+		Dot: dot, Tombstone: m.Tombstone, Time: hybridTime(s.wall(now), local.Siblings), ContentType: m.ContentType,
 		Meta: m.Meta, Checksum: m.Checksum, Value: m.Value,
 	})
 	if err != nil {
@@ -287,6 +287,13 @@ func (s *Store) remember(m *Mint, now time.Time) time.Time {
 		return late
 	}
 	return limit
+}
+
+func (s *Store) wall(now time.Time) time.Time {
+	if s.cfg.Wall != nil {
+		return s.cfg.Wall()
+	}
+	return now
 }
 
 // hybridTime is the later of now and just after the newest sibling, in milliseconds << 16 (Kulkarni et al., "Logical

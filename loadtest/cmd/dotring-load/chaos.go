@@ -23,6 +23,9 @@ type chaosCommand struct {
 	Clients  int           `default:"24" help:"How many clients, each doing one thing after the other."`
 	Rate     int           `default:"600" help:"Requests a second, by all clients."`
 	Good     float64       `help:"Fail when less than this share of the requests, 0 to 1, is served within a second."`
+	First    int           `help:"How many nodes begin, where the others are to join and leave instead of faults; 0 is none of that."`
+	Ballast  int           `help:"How many values of 16 KiB are written before, and read from all owners in the end."`
+	Calm     float64       `help:"With --first: fail when the p99 while nodes come and go is more than so many times that of an idle cluster of all nodes."`
 	Bin      string        `default:"bin" help:"Folder of the programs."`
 	Data     string        `help:"Folder that keeps data, logs and the history; empty is a temporary one, which is deleted where all is well."`
 }
@@ -51,6 +54,7 @@ func (c *chaosCommand) Run(ctx context.Context) error {
 	fmt.Printf("seed %d, %d nodes, %d gateways, data in %s\n", c.Seed, c.Nodes, c.Gateways, data)
 	res, err := chaos.Run(ctx, chaos.Config{Bin: bin, Data: data, Out: os.Stdout, Nodes: c.Nodes, Gateways: c.Gateways,
 		Seed: c.Seed, Length: c.Duration, Mixed: c.Mixed, Kinds: kinds, Clients: c.Clients, Rate: c.Rate, Plain: c.Plain,
+		First: c.First, Ballast: c.Ballast,
 		Sets: c.Workload != "history", LastWriteWins: c.Workload == "set-lww"})
 	if err != nil {
 		return errors.Join(err, fmt.Errorf("data, logs and history are kept in %s", data))
@@ -80,8 +84,25 @@ func (c *chaosCommand) verdict(res chaos.Result) error {
 		return fmt.Errorf("promise %s was broken", res.Violations[0].Promise)
 	}
 	fmt.Println("no promise was broken")
+	if g := res.Growth; g != nil {
+		return c.grown(g)
+	}
 	if good := res.Total.Good(); good < c.Good {
 		return fmt.Errorf("%.4f %% were served within a second, less than %.4f %%", 100*good, 100*c.Good)
+	}
+	return nil
+}
+
+// grown prints what clients saw of nodes that came and went, and fails where it was too much.
+func (c *chaosCommand) grown(g *chaos.Growth) error {
+	fmt.Printf("changes took %v; %d values of 16 KiB are whole at all owners\nduring changes: %s\nidle: %s\n", g.Changes, g.Ballast, g.Changing, g.Idle)
+	ratio := float64(g.Changing.P99()) / float64(max(g.Idle.P99(), 1))
+	fmt.Printf("p99 during changes is %.2f times that of the idle cluster\n", ratio)
+	if bad := g.Changing.Failed + g.Changing.Slow; bad > 0 {
+		return fmt.Errorf("%d requests failed or took longer than a second while nodes came and went", bad)
+	}
+	if c.Calm > 0 && ratio > c.Calm {
+		return fmt.Errorf("p99 during changes is %.2f times that of the idle cluster, more than %.2f times", ratio, c.Calm)
 	}
 	return nil
 }

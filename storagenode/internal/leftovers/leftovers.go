@@ -151,10 +151,12 @@ func (s *Service) settled(now time.Time) *ring.Layout {
 	if member || !slices.ContainsFunc(k.Settled.Members(), func(m ring.Member) bool { return alive[m.ID] == "" }) {
 		s.contact = now
 	}
-	s.member = s.member || member
-	if !member && (!s.member || now.Sub(s.contact) > s.cfg.Grace/4) {
+	if s.member = s.member || member; !s.member {
+		return nil // it is about to join, and may be asked again; or it left before it was started, and is never a member again
+	}
+	if !member && now.Sub(s.contact) > s.cfg.Grace/4 {
 		s.late = true
-		s.log.Warn().Msg("this node left the cluster earlier, or lost sight of it since: what it still holds is handed over no more")
+		s.log.Warn().Msg("this node lost sight of the cluster that it left: what it still holds is handed over no more")
 		return nil
 	}
 	if !k.IsSettled() || s.cfg.InDoubt() {
