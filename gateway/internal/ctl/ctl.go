@@ -72,6 +72,7 @@ type commands struct {
 
 	Status statusCommand `cmd:"" help:"Show the cluster in short: layout, members, quorums, what it can promise, warnings."`
 	Nodes  nodesCommand  `cmd:"" help:"List the storage nodes."`
+	Layout layoutCommand `cmd:"" help:"Show who owns what, and how far a change of that has come."`
 	Key    keyCommand    `cmd:"" help:"Show what each replica of a key holds, side by side."`
 	Get    getCommand    `cmd:"" help:"Write the value of a key to stdout."`
 	Put    putCommand    `cmd:"" help:"Store a value under a key."`

@@ -51,6 +51,18 @@ func nodes() *clusterv1.ListNodesResponse {
 	return &clusterv1.ListNodesResponse{Nodes: []*clusterv1.Node{node("node10", "alive", true, 0.1), lost, wide, node("node9", "alive", true, 0)}}
 }
 
+// layouts is a change under way: node10 joins, node2 leaves, node9 gets twice the data.
+func layouts() *clusterv1.GetLayoutResponse {
+	member := func(id, name, zone string, weight float64) *clusterv1.LayoutMember {
+		return &clusterv1.LayoutMember{Id: id, Name: name, Zone: zone, Weight: weight, Tokens: []uint32{1, 2, 3}}
+	}
+	return &clusterv1.GetLayoutResponse{Layouts: []*clusterv1.Layout{
+		{Ref: status().Settled, Base: &clusterv1.LayoutRef{Epoch: 6, Hash: hash2}, Replicas: 3, MinWriteQuorum: 2, Acked: []string{"a", "b", "c"}, Synced: []string{"a", "b", "c"},
+			Switched: []string{"a", "b", "c"}, Members: []*clusterv1.LayoutMember{member("a", "node9", "zürich", 1), member("b", "node2", "b", 1), member("c", "節点1", hostile, 0.5)}},
+		{Ref: &clusterv1.LayoutRef{Epoch: 10, Hash: hash2}, Base: status().Settled, Replicas: 3, MinWriteQuorum: 2, Acked: []string{"a", "b", "c", "d"}, Synced: []string{"b", "d"},
+			Members: []*clusterv1.LayoutMember{member("d", "node10", "b", 1), member("a", "node9", "zürich", 2), member("c", "節点1", hostile, 0.5)}}}}
+}
+
 func tasks() *clusterv1.ListTasksResponse {
 	return &clusterv1.ListTasksResponse{Tasks: []*clusterv1.Task{
 		{Kind: "layout", State: "running", Detail: "to 8-ef56ab78, which waits for node3 to sync"},
@@ -158,6 +170,12 @@ func TestTranscripts(t *testing.T) {
 		{name: "nodes-terminal", term: atTerminal, a: cluster(nodes()), args: []string{"nodes"}},
 		{name: "nodes-json", a: cluster(&clusterv1.ListNodesResponse{Nodes: nodes().Nodes[1:2]}), args: []string{"-o", "json", "nodes"}},
 		{name: "nodes-none", a: cluster(&clusterv1.ListNodesResponse{}), args: []string{"nodes"}},
+		{name: "layout", a: cluster(&clusterv1.GetLayoutResponse{Layouts: layouts().Layouts[:1]}), args: []string{"layout"}},
+		{name: "layout-changing", a: cluster(layouts()), args: []string{"layout"}},
+		{name: "layout-changing-terminal", term: atTerminal, a: cluster(layouts()), args: []string{"layout"}},
+		{name: "layout-json", a: cluster(&clusterv1.GetLayoutResponse{Layouts: layouts().Layouts[:1]}), args: []string{"layout", "-o", "json"}},
+		{name: "layout-none", a: cluster(&clusterv1.GetLayoutResponse{}), args: []string{"layout"}},
+		{name: "help-layout", args: []string{"layout", "--help"}},
 		{name: "key-agree", a: cluster(agreed()), args: []string{"key", "cart"}},
 		{name: "key-differ", a: cluster(differing()), args: []string{"key", "cart"}},
 		{name: "key-differ-terminal", term: atTerminal, a: cluster(differing()), args: []string{"key", "cart"}},
