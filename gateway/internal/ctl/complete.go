@@ -200,8 +200,8 @@ func ofEveryCommand(app *kong.Application, flag *kong.Flag) bool {
 }
 
 // complete answers a shell. Whoever presses a key wants no errors between what is typed: where something is wrong there is
-// nothing to offer.
-func complete(ctx context.Context, env Env) int {
+// nothing to offer. A gateway that is asked has wait to answer.
+func complete(ctx context.Context, env Env, wait time.Duration) int {
 	var cmd commands
 	parser, err := newParser(&cmd, env)
 	if err != nil {
@@ -218,7 +218,7 @@ func complete(ctx context.Context, env Env) int {
 	e := expect(parser.Model, words)
 	s := &session{env: env}
 	if e.what == completeNode {
-		for _, n := range s.nodesToComplete(ctx, e.global) {
+		for _, n := range s.nodesToComplete(ctx, e.global, wait) {
 			if safeInShell(n.GetName()) {
 				e.add(at, e.before+n.GetName(), n.GetStatus())
 			}
@@ -231,7 +231,7 @@ func complete(ctx context.Context, env Env) int {
 }
 
 // nodesToComplete asks the gateway that the flags of every command name.
-func (s *session) nodesToComplete(ctx context.Context, global []string) []*clusterv1.Node {
+func (s *session) nodesToComplete(ctx context.Context, global []string, wait time.Duration) []*clusterv1.Node {
 	var cmd commands
 	parser, err := newParser(&cmd, s.env)
 	if err != nil {
@@ -241,7 +241,7 @@ func (s *session) nodesToComplete(ctx context.Context, global []string) []*clust
 		return nil
 	}
 	var list clusterv1.ListNodesResponse
-	if _, err = s.fetch(ctx, s.client, call{method: http.MethodGet, path: "/v1/cluster/nodes", wait: completeTime}, &list); err != nil {
+	if _, err = s.fetch(ctx, s.client, call{method: http.MethodGet, path: "/v1/cluster/nodes", wait: wait}, &list); err != nil {
 		return nil
 	}
 	slices.SortStableFunc(list.Nodes, func(a, b *clusterv1.Node) int { return compareNames(a.Name, b.Name) })

@@ -126,7 +126,7 @@ func newParser(cmd *commands, env Env) (*kong.Kong, error) {
 // Run runs one command and returns the exit code of the process. It returns early when ctx ends.
 func Run(ctx context.Context, env Env) (code int) {
 	if len(env.Args) > 0 && env.Args[0] == completeVerb {
-		return complete(ctx, env)
+		return complete(ctx, env, completeTime)
 	}
 	var cmd commands
 	parser, err := newParser(&cmd, env)

@@ -250,7 +250,7 @@ func TestWatchCommands(t *testing.T) {
 		url, got := gateway(t, answer)
 		ctx, interrupt := context.WithCancel(t.Context())
 		var out, complaints bytes.Buffer
-		code := Run(ctx, Env{Args: []string{"--gateway", url, verb, "--watch", "--interval", "100ms", "-o", "json"}, Stderr: &complaints,
+		code := Run(ctx, Env{Args: []string{"--gateway", url, verb, "--watch", "--interval", "100ms", "--timeout", "1m", "-o", "json"}, Stderr: &complaints,
 			Getenv: func(string) string { return "" }, Stdout: writerFunc(func(p []byte) (int, error) {
 				if n, err := out.Write(p); n == 0 || err != nil {
 					t.Error(n, err)
