@@ -77,16 +77,16 @@ type display struct {
 
 // outage is a gateway that does not answer. The zero value is one that does.
 type outage struct {
-	since time.Time
+	since time.Time // the first look that failed began
 	tries int
 	why   string
 }
 
-// next returns the outage when one more look at now has failed, and after what pause to look again; over says that it is to
-// be borne no longer.
-func (o outage) next(now time.Time, why string, every time.Duration) (_ outage, pause time.Duration, over bool) {
+// next returns the outage when one more look, begun at began, has failed at now, and after what pause to look again; over says
+// that it is to be borne no longer.
+func (o outage) next(began, now time.Time, why string, every time.Duration) (_ outage, pause time.Duration, over bool) {
 	if o.tries == 0 {
-		o.since = now
+		o.since = began
 	}
 	o.tries, o.why = o.tries+1, why
 	pause = every
@@ -134,7 +134,7 @@ func (d *display) run(ctx context.Context, look func() (view, error)) error {
 		default:
 			var over bool
 			first := d.away.tries == 0
-			if d.away, pause, over = d.away.next(now, why, d.every); over {
+			if d.away, pause, over = d.away.next(began, now, why, d.every); over {
 				return err
 			}
 			err = d.unanswered(first, now)

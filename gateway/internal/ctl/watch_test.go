@@ -92,7 +92,7 @@ func TestWatchTranscripts(t *testing.T) {
 	}
 	none := func(l *clusterv1.ListTasksResponse) { l.Tasks = nil }
 	script := func(p palette, bars bool) []sight {
-		return []sight{{v: at(p, bars, all)}, {v: at(p, bars, last), after: 300 * time.Millisecond}, {err: gone()}, {err: gone(), after: 3 * time.Second},
+		return []sight{{v: at(p, bars, all)}, {v: at(p, bars, last), after: 300 * time.Millisecond}, {err: gone(), after: 2 * time.Second}, {err: gone()},
 			{err: &failure{status: 503, title: "hostile " + hostile}}, {v: at(p, bars, none)}}
 	}
 	size := func(columns, rows int) func() (int, int) { return func() (int, int) { return columns, rows } }
@@ -194,7 +194,7 @@ func TestOutage(t *testing.T) {
 		var o outage
 		var pauses []string
 		for range 8 {
-			next, pause, over := o.next(began, "why", c.every)
+			next, pause, over := o.next(began, began, "why", c.every)
 			if over {
 				t.Error("over at once")
 			}
@@ -203,10 +203,10 @@ func TestOutage(t *testing.T) {
 		if got := strings.Join(pauses, " "); got != c.pauses || o.tries != 8 {
 			t.Errorf("every %v: %s, want %s", c.every, got, c.pauses)
 		}
-		if _, _, over := o.next(began.Add(watchPatience-1), "why", c.every); over {
+		if _, _, over := o.next(began.Add(watchPatience-1), began.Add(watchPatience-1), "why", c.every); over {
 			t.Error("over too early")
 		}
-		if _, _, over := o.next(began.Add(watchPatience), "why", c.every); !over {
+		if _, _, over := o.next(began.Add(watchPatience), began.Add(watchPatience), "why", c.every); !over {
 			t.Error("never over")
 		}
 	}
