@@ -72,6 +72,14 @@ type client struct {
 	to    *Service
 }
 
+// tellings counts the positions that were told, once all that was due has happened.
+func (p *peers) tellings() int {
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.told
+}
+
 func (p *peers) To(id ring.NodeID) (storagev1.StorageClient, func(), error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,17 +149,16 @@ func TestAsksThenTells(t *testing.T) {
 		p.away[ring.NodeID{3}] = false
 		p.mu.Unlock()
 		time.Sleep(2 * tellEvery)
-		synctest.Wait()
-		if p.told != 2 || services[2].remembered[ring.NodeID{1}] != stores[0].at || services[1].remembered[ring.NodeID{1}] != at {
-			t.Errorf("told %d times; remembered are %v and %v", p.told, services[1].remembered, services[2].remembered)
+		if p.tellings() != 2 || services[2].remembered[ring.NodeID{1}] != stores[0].at || services[1].remembered[ring.NodeID{1}] != at {
+			t.Errorf("told %d times; remembered are %v and %v", p.tellings(), services[1].remembered, services[2].remembered)
 		}
 		time.Sleep(10 * tellEvery)
-		if p.told != 2 {
-			t.Errorf("told %d times what is no news", p.told)
+		if p.tellings() != 2 {
+			t.Errorf("told %d times what is no news", p.tellings())
 		}
 		time.Sleep(retellAfter)
-		if p.told != 4 {
-			t.Errorf("told %d times after a minute", p.told)
+		if p.tellings() != 4 {
+			t.Errorf("told %d times after a minute", p.tellings())
 		}
 		cancel()
 		running.Wait()
