@@ -80,7 +80,7 @@ type sizeCommand struct {
 	Keys        []uint64      `default:"100000,1000000" help:"Numbers of keys, each for a node of its own, ascending."`
 	ValueSize   int           `default:"1024" help:"Length of values in bytes."`
 	Connections int           `short:"c" default:"256" help:"Connections of the closed loop."`
-	Rounds      int           `default:"3" help:"Turns of each node with puts, and with gets."`
+	Rounds      int           `default:"5" help:"Turns of each node with puts, and with gets."`
 	Turn        time.Duration `default:"5s" help:"Length of each."`
 	soakFlags
 }

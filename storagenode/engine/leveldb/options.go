@@ -93,7 +93,7 @@ func Default() Options {
 		L0Slowdown:  16,
 		L0Pause:     32,
 		BlockSize:   4 * kib,
-		BlockCache:  64 * mib,
+		BlockCache:  48 * mib,
 		OpenTables:  1000,
 		BloomBits:   10,
 		Compression: CompressionSnappy,
