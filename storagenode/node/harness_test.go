@@ -119,7 +119,7 @@ func members(t *testing.T, n int, change func(i int, c *node.Config)) []*member 
 		cfg := node.Default()
 		cfg.Name = fmt.Sprintf("node%d", i+1)
 		cfg.DataDir = filepath.Join(dir, cfg.Name)
-		cfg.GRPCAddr, cfg.GossipAddr, cfg.AdminAddr = "127.0.0.1:0", gossip[i], "127.0.0.1:0"
+		cfg.GRPCAddr, cfg.GossipAddr, cfg.AdminAddr = freeAddr(t), gossip[i], "127.0.0.1:0"
 		cfg.Join = gossip
 		cfg.Engine = node.EngineMemory
 		cfg.Workers = 4
