@@ -395,12 +395,12 @@ func TestSilentNodeBecomesSuspect(t *testing.T) {
 func TestOwedAnswersAreMissedSoon(t *testing.T) {
 	play(t, 1, nil, func(t *testing.T, s *scene) {
 		time.Sleep(5 * time.Second)
-		answers := false
+		var answers atomic.Bool
 		s.node(0).set(func() {
 			s.node(0).mute = true
 			s.node(0).serve = func(f *storagev1.Frame, answer func(...*storagev1.Response)) {
 				for _, r := range f.Requests {
-					if answers {
+					if answers.Load() {
 						answer(&storagev1.Response{Id: r.Id, Status: storagev1.Status_STATUS_OK})
 					}
 				}
@@ -422,7 +422,7 @@ func TestOwedAnswersAreMissedSoon(t *testing.T) {
 		if h := s.client.Health(nodeID(0)); !h.Silent || h.Suspect || !h.Connected {
 			t.Fatalf("%+v after 60 ms", h)
 		}
-		s.node(0).set(func() { answers = true })
+		answers.Store(true)
 		if a := <-s.call(0, readOf("k"), time.Second); a.Err != nil {
 			t.Fatal(a.Err)
 		}
