@@ -104,6 +104,19 @@ func (l *logs) String() string {
 	return l.b.String()
 }
 
+// essence is what is logged without the lines that come again while one of the join list is not there, from the last ones back as much as one
+// reads.
+func (l *logs) essence() string {
+	const most = 60
+	var kept []string
+	for line := range strings.Lines(l.String()) {
+		if !strings.Contains(line, "gossip address not reached") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept[max(len(kept)-most, 0):], "")
+}
+
 func (l *logs) count(text string) int { return strings.Count(l.String(), text) }
 
 // members prepares nodes whose join lists name all of them.
@@ -133,7 +146,7 @@ func members(t *testing.T, n int, change func(i int, c *node.Config)) []*member 
 		stopAll(out)
 		for _, m := range out {
 			if t.Failed() {
-				t.Logf("%s:\n%s", m.cfg.Name, m.logs)
+				t.Logf("%s:\n%s", m.cfg.Name, m.logs.essence())
 			}
 		}
 	})
