@@ -29,10 +29,8 @@ func (v *View) MarkDead(id NodeID, acceptLoss bool) error {
 	if !v.isMember(id) {
 		return fmt.Errorf("%w: %s is no member", ErrInvalid, id)
 	}
-	for other := range v.dead {
-		if other != id && v.isMember(other) && !acceptLoss {
-			return ErrRemovalPending
-		}
+	if !acceptLoss && v.removing(id) {
+		return ErrRemovalPending
 	}
 	if len(v.dead) >= maxDead && !v.IsDead(id) {
 		return ErrTooLarge
@@ -40,6 +38,16 @@ func (v *View) MarkDead(id NodeID, acceptLoss bool) error {
 	v.dead[id] = v.dead[id] || acceptLoss
 	v.resolve()
 	return nil
+}
+
+// removing says whether a member other than id is marked dead, one that was to join among them.
+func (v *View) removing(id NodeID) bool {
+	for other := range v.dead {
+		if other != id && v.isMember(other) {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *View) isMember(id NodeID) bool {

@@ -16,7 +16,7 @@ const (
 	RemovalNone RemovalVerdict = iota
 	// RemovalNow: mark the one named dead.
 	RemovalNow
-	// RemovalPending: the removal of another has not settled yet.
+	// RemovalPending: another that is marked dead, a member or a joiner, still holds tokens.
 	RemovalPending
 	// RemovalUnsafe: a third of the members or more is away. An operator must decide, who knows what became of them.
 	RemovalUnsafe
@@ -58,7 +58,7 @@ func DecideRemoval(v *View, self NodeID, away []Absence, deadAfter time.Duration
 		return NodeID{}, RemovalNone
 	case 3*missing >= len(v.settled.members):
 		return longest.ID, RemovalUnsafe
-	case len(v.Removals()) > 0:
+	case v.removing(longest.ID):
 		return longest.ID, RemovalPending
 	}
 	return longest.ID, RemovalNow

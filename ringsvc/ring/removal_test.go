@@ -12,6 +12,11 @@ func TestDecideRemoval(t *testing.T) {
 	if err := pending.MarkDead(modelID(5), false); err != nil {
 		t.Fatal(err)
 	}
+	joining := seven.Clone() // a joiner that is marked dead is one too, before it is a member of the settled layout
+	propose(t, joining, join(9))
+	if err := joining.MarkDead(modelID(9), false); err != nil {
+		t.Fatal(err)
+	}
 	gone := func(i int, d time.Duration) Absence { return Absence{ID: modelID(i), For: d} }
 	for name, c := range map[string]struct {
 		v     *View
@@ -33,6 +38,7 @@ func TestDecideRemoval(t *testing.T) {
 		"never in one of three":    {three, 0, []Absence{gone(2, after)}, after, RemovalUnsafe, 2},
 		"switched off":             {seven, 0, []Absence{gone(3, after)}, 0, RemovalNone, 0},
 		"one at a time":            {pending, 0, []Absence{gone(5, after), gone(3, after)}, after, RemovalPending, 3},
+		"after a joiner":           {joining, 0, []Absence{gone(3, after)}, after, RemovalPending, 3},
 		"marked already":           {pending, 0, []Absence{gone(5, after)}, after, RemovalNone, 0},
 		"a stranger is away":       {seven, 0, []Absence{{ID: NodeID{9}, For: after}}, after, RemovalNone, 0},
 		"the decider is marked":    {pending, 5, []Absence{gone(0, after)}, after, RemovalNone, 0},
@@ -41,6 +47,11 @@ func TestDecideRemoval(t *testing.T) {
 		who, got := DecideRemoval(c.v, modelID(c.self), c.away, c.after)
 		if got != c.want || got != RemovalNone && who != modelID(c.who) {
 			t.Errorf("%s: %d of %s", name, got, who)
+		}
+		if got == RemovalNow { // whoever it names can be marked
+			if err := c.v.Clone().MarkDead(who, false); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	}
 }
