@@ -208,7 +208,7 @@ func tryOpen(opener engine.Opener, change func(*Config)) (*Store, error) {
 // uncached makes every read one of the engine.
 func uncached(c *Config) { c.CacheBytes = 0 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // outcome collects what a callback is told; a second call fails the test.
 type outcome struct {

@@ -39,7 +39,8 @@ var leaks = []goleak.Option{
 	goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"), // until its probe times out
 }
 
-const patience = 30 * time.Second
+// patience is how long something that must come may take: a shared machine may stand still for longer than anyone would think.
+const patience = 90 * time.Second
 
 // The harness's own ports: below those that the system gives to outgoing connections, which could take one before the
 // node listens on it, and above those of the clusters that other packages' tests run meanwhile.
