@@ -537,6 +537,35 @@ func TestExplain(t *testing.T) {
 	})
 }
 
+// A request that took long tells which replica was the slow one, also where it waits for all answers at once; a quick one has
+// nothing to tell.
+func TestSlowRequestsTellTheirReplicas(t *testing.T) {
+	play(t, 3, 3, 2, func(t *testing.T, s *scene) {
+		after := 500 * time.Millisecond
+		quick, err := s.co.Put(s.ctx, PutRequest{Key: []byte(testKey), Value: []byte("one"), Checksum: record.Checksum([]byte("one")), W: All, SlowAfter: after})
+		if err != nil || quick.Reports != nil {
+			t.Fatalf("%+v, %v", quick, err)
+		}
+		late := s.owners(testKey)[1]
+		s.lock(func() {
+			late.meddle = func(*storagev1.Request) *meddling { return &meddling{extra: time.Second} }
+		})
+		put, err := s.co.Put(s.ctx, PutRequest{Key: []byte(testKey), Value: []byte("two"), Checksum: record.Checksum([]byte("two")), W: All, SlowAfter: after})
+		if err != nil || len(put.Reports) != 3 || put.Minted == 0 || put.Minted > after {
+			t.Fatalf("%+v, %v", put, err)
+		}
+		get, err := s.co.Get(s.ctx, GetRequest{Key: []byte(testKey), R: All, SlowAfter: after})
+		if err != nil || len(get.Reports) != 3 {
+			t.Fatalf("%+v, %v", get, err)
+		}
+		for _, r := range append(put.Reports, get.Reports...) {
+			if isLate := r.At >= time.Second; r.At == 0 || isLate != (r.Name == late.name) {
+				t.Errorf("%s is the late one: %+v", late.name, r)
+			}
+		}
+	})
+}
+
 func TestConfigNamesEveryFault(t *testing.T) {
 	_, err := New(Config{R: 99, W: 0, HedgeShare: 2, HedgeBurst: -1, MaxRepairs: -1}, nobody{})
 	for _, want := range []string{"read quorum", "write quorum", "timeout", "replication time", "stand in", "share", "burst", "hedging times",

@@ -231,7 +231,7 @@ func (c *cluster) Send(call nodeclient.Call) {
 		}
 	}
 	answer := func(resp *storagev1.Response, err error) nodeclient.Answer {
-		return nodeclient.Answer{From: call.To, Tag: call.Tag, Response: resp, Err: err}
+		return nodeclient.Answer{From: call.To, Tag: call.Tag, Response: resp, Err: err, At: time.Now()}
 	}
 	switch {
 	case !n.connected || m.notSent:

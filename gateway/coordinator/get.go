@@ -74,11 +74,14 @@ func (c *Coordinator) get(ctx context.Context, req *GetRequest) (GetResult, *Err
 	}
 	repaired := o.repair()
 	res := GetResult{Set: o.get.Set()}
-	if req.Explain {
+	if req.Explain || slow(req.SlowAfter, o.begin) {
 		res.Reports = o.reports(repaired)
 	}
 	return res, nil
 }
+
+// slow says whether what began then has taken so long that its reports are asked for.
+func slow(after time.Duration, begin time.Time) bool { return after > 0 && time.Since(begin) >= after }
 
 // run asks until the decider has its verdict, the time is up, or the caller goes away.
 func (o *readOp) run(ctx context.Context) *Error {
@@ -271,7 +274,7 @@ func (o *readOp) tick() {
 // answer tells the decider of an answer.
 func (o *readOp) answer(a *nodeclient.Answer) *Error {
 	s := &o.sent[a.Tag]
-	s.at = o.now()
+	s.arrived(a, o.begin)
 	if int(a.Tag) < o.base {
 		return nil
 	}
@@ -442,7 +445,7 @@ func (o *readOp) reports(repaired map[ring.NodeID]bool) []Report {
 			continue
 		}
 		last := o.last(r.Node)
-		r.Did, r.At, r.Detail = last.do.String(), last.at, last.detail
+		r.Did, r.At, r.Queued, r.Detail = last.do.String(), last.at, last.queued, last.detail
 		switch {
 		case q.Waiting:
 			r.Detail = "no answer"

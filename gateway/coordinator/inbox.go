@@ -108,7 +108,13 @@ type sent struct {
 	round  int
 	issued bool          // a mint whose first answer came
 	at     time.Duration // when the last answer came, from the beginning of the request
+	queued time.Duration // of that, before it was on the wire
 	detail string        // what the node said
+}
+
+// arrived notes when an answer came, which may be well before the request looks at it.
+func (s *sent) arrived(a *nodeclient.Answer, begin time.Time) {
+	s.at, s.queued = max(a.At.Sub(begin), 0), a.Queued
 }
 
 // causeOfError reads an answer's error.

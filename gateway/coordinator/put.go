@@ -122,11 +122,11 @@ func (c *Coordinator) put(ctx context.Context, req *PutRequest) (PutResult, *Err
 	if err := o.run(ctx); err != nil {
 		return PutResult{}, err
 	}
-	res := PutResult{Context: causal.Answer(req.Context, o.set, o.dot), Siblings: len(o.set.Shown()), Acks: o.put.Acks(), Hinted: o.put.Hinted()}
+	res := PutResult{Context: causal.Answer(req.Context, o.set, o.dot), Siblings: len(o.set.Shown()), Acks: o.put.Acks(), Hinted: o.put.Hinted(), Minted: o.issuedAt}
 	if res.Hinted > 0 {
 		c.metrics.hintedPuts.Inc()
 	}
-	if req.Explain {
+	if req.Explain || slow(req.SlowAfter, o.begin) {
 		res.Reports = o.reports()
 	}
 	return res, nil
@@ -308,7 +308,7 @@ func (o *putOp) backOff() {
 // answer tells the decider of an answer.
 func (o *putOp) answer(a *nodeclient.Answer) {
 	s := &o.sent[a.Tag]
-	s.at = o.now()
+	s.arrived(a, o.begin)
 	i := o.put.Find(s.to)
 	if i < 0 {
 		return // it owns the key no more
@@ -458,7 +458,7 @@ func (o *putOp) reports() []Report {
 			out = append(out, r)
 			continue
 		}
-		r.Did, r.At = last.do.String(), last.at
+		r.Did, r.At, r.Queued = last.do.String(), last.at, last.queued
 		if q.StandIn {
 			r.Did = "hint"
 		}

@@ -81,6 +81,8 @@ type GetRequest struct {
 	Context *causal.Context
 	// Explain asks for Reports.
 	Explain bool
+	// SlowAfter asks for Reports where it took at least as long; 0 does not.
+	SlowAfter time.Duration
 	// Trace is the request's id in logs.
 	Trace string
 }
@@ -116,6 +118,8 @@ type PutRequest struct {
 	ClientRequestID bool
 	// Explain asks for Reports.
 	Explain bool
+	// SlowAfter asks for Reports where it took at least as long; 0 does not.
+	SlowAfter time.Duration
 	// Trace is the request's id in logs.
 	Trace string
 	// Release, where not nil, is called at most once, maybe before the put returns or long after it, by any goroutine:
@@ -133,6 +137,8 @@ type PutResult struct {
 	Acks, Hinted int
 	// Reports tell what each machine did, where asked for.
 	Reports []Report
+	// Minted is when the write had its dot, from the beginning.
+	Minted time.Duration
 }
 
 // Report is what one replica did for one request.
@@ -143,6 +149,8 @@ type Report struct {
 	Did, Detail string
 	// At is when its last answer came, from the beginning of the request; 0 where none came.
 	At time.Duration
+	// Queued is how long what it was asked waited in this process before it was sent.
+	Queued time.Duration
 	// Clock is that of its record, where it was read.
 	Clock causal.Vector
 	// Repaired says that the merged record was sent to it.

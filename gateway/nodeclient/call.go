@@ -31,6 +31,9 @@ type Answer struct {
 	Tag      uint64
 	Response *storagev1.Response
 	Err      error // wraps ErrNotSent or ErrLost
+	// At is when it came. Queued is how long the request waited here before it went onto the wire, 0 where it did not.
+	At     time.Time
+	Queued time.Duration
 }
 
 // Call is one request to one node.
@@ -59,7 +62,7 @@ type Call struct {
 
 // refuse answers a call that goes nowhere.
 func (c *Call) refuse(err error) {
-	c.Deliver(Answer{From: c.To, Tag: c.Tag, Err: err})
+	c.Deliver(Answer{From: c.To, Tag: c.Tag, Err: err, At: time.Now()})
 	if c.Done != nil {
 		c.Done()
 	}

@@ -30,10 +30,11 @@ type pending struct {
 	call   Call
 	id     uint64
 	op     storagev1.Op
-	sent   time.Time    // when it was queued
-	taken  bool         // by the sender: it may have reached the wire
-	issued bool         // a mint that was answered and whose durability is to come
-	holds  atomic.Int32 // one of whoever answers, and one of the sender
+	sent   time.Time     // when it was queued
+	queued time.Duration // until it was taken
+	taken  bool          // by the sender: it may have reached the wire
+	issued bool          // a mint that was answered and whose durability is to come
+	holds  atomic.Int32  // one of whoever answers, and one of the sender
 }
 
 // drop gives up a hold: after the last answer was delivered, or once the request was put into a frame, which copies it, or
@@ -179,7 +180,7 @@ func (s *stream) remove(p *pending) bool {
 // answer ends a call that gets no response.
 func (s *stream) answer(p *pending, err error, why reason) {
 	s.peer.metrics.failures[why].Inc()
-	p.call.Deliver(Answer{From: s.peer.id, Tag: p.call.Tag, Err: err})
+	p.call.Deliver(Answer{From: s.peer.id, Tag: p.call.Tag, Err: err, At: time.Now(), Queued: p.queued})
 	p.drop()
 }
 
@@ -236,7 +237,7 @@ func (s *stream) take(batch, late, gone []*pending, now time.Time) (live, expire
 			late = append(late, p)
 			continue
 		}
-		p.taken = true
+		p.taken, p.queued = true, now.Sub(p.sent)
 		live = append(live, p)
 	}
 	clear(batch[len(live):])
@@ -313,7 +314,7 @@ func (s *stream) receiveAll() error {
 			if !a.pending.issued || a.response.Status != storagev1.Status_STATUS_OK || !a.response.Durable {
 				s.peer.observe(a.pending.op, now.Sub(a.pending.sent))
 			}
-			a.pending.call.Deliver(Answer{From: s.peer.id, Tag: a.pending.call.Tag, Response: a.response})
+			a.pending.call.Deliver(Answer{From: s.peer.id, Tag: a.pending.call.Tag, Response: a.response, At: now, Queued: a.pending.queued})
 			if a.last {
 				a.pending.drop()
 			}

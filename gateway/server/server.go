@@ -26,6 +26,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/grpcapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 	"github.com/dotring/dotring/gateway/limit"
 	"github.com/dotring/dotring/gateway/listing"
 	"github.com/dotring/dotring/gateway/nodeclient"
@@ -46,8 +47,6 @@ const (
 	// 429 at once.
 	maxRequests  = 4096
 	maxBodyBytes = 512 << 20
-	// slowAfter is when a request is logged as slow.
-	slowAfter = time.Second
 	// finishTime is how long requests may take to end once the gateway takes no more: the longest timeout, and time to
 	// write the answer.
 	finishTime = edge.MaxTimeout + 10*time.Second
@@ -170,6 +169,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	if err != nil {
 		return fmt.Errorf("admission: %w", err)
 	}
+	slow := slowlog.New(slowlog.Config{After: s.cfg.SlowAfter, PlainKeys: s.cfg.LogKeys == config.PlainKeys, Logger: s.log, Registerer: s.registry})
 	places := httpapi.NewAdmission(maxRequests, bodyRoom())
 	kv := grpcapi.NewKV(limited, tokens, s.guard, s.cfg.MaxValueBytes)
 	kv.BatchesTo(limited.Background())
@@ -177,7 +177,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	cluster := grpcapi.NewCluster(s.client, coord, grpcapi.About{Name: s.cfg.Name, Version: Version(), R: s.cfg.ReadQuorum,
 		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard, Traffic: seen})
 	s.api, err = httpapi.New(httpapi.Config{Store: limited, Tokens: tokens, KV: kv, Cluster: cluster, Backups: backups{s.client, coord}, Ready: s.Ready, Guard: s.guard,
-		Admission: places, Overload: limited, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, SlowAfter: slowAfter,
+		Admission: places, Overload: limited, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, Slow: slow,
 		Now: time.Now, Logger: s.log, Registerer: s.registry})
 	if err != nil {
 		return fmt.Errorf("http api: %w", err)
@@ -189,7 +189,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	// The longest a request may take, and time for a slow client to take the answer.
 	s.http.WriteTimeout = finishTime + 20*time.Second
 	s.admin = s.newHTTPServer(s.adminHandler())
-	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(places, places.Reserved(), s.guard, slowAfter, s.log, s.registry), kv, cluster, s.Ready,
+	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(places, places.Reserved(), s.guard, slow, s.log, s.registry), kv, cluster, s.Ready,
 		grpc.Creds(s.publicCredentials()))
 	return registerServerMetrics(s.registry, s)
 }

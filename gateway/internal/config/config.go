@@ -51,11 +51,19 @@ type Config struct {
 	Insecure bool
 	// LogLevel is one of trace, debug, info, warn, error; LogFormat json or console.
 	LogLevel, LogFormat string
+	// SlowAfter is from when on a request is logged as slow, with where its time went; 0 for never.
+	SlowAfter time.Duration
+	// LogKeys is how keys appear in the log of requests: HashedKeys or PlainKeys.
+	LogKeys string
 	// MemoryLimit is the soft limit of the Go runtime in bytes; 0 leaves it as it is.
 	MemoryLimit int64
 }
 
 const (
+	// HashedKeys and PlainKeys are for Config.LogKeys.
+	HashedKeys = "hash"
+	PlainKeys  = "plain"
+
 	maxValueBytes  = 2 << 20
 	maxDrainDelay  = 5 * time.Minute
 	maxStreams     = 16
@@ -68,6 +76,7 @@ func Default() Config {
 	return Config{
 		HTTPAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9080", AdminAddr: "127.0.0.1:9180", ReadQuorum: 2, WriteQuorum: 2,
 		DrainDelay: 5 * time.Second, StreamsPerNode: 1, MaxValueBytes: 1 << 20, LogLevel: "info", LogFormat: "json",
+		SlowAfter: time.Second, LogKeys: HashedKeys,
 	}
 }
 
@@ -133,6 +142,8 @@ func (c Config) Validate() error {
 		minMemoryLimit)
 	within("log-level", slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel),
 		"%q is not trace, debug, info, warn or error", c.LogLevel)
+	within("slow-after", c.SlowAfter >= 0, "%v is negative", c.SlowAfter)
+	within("log-keys", c.LogKeys == HashedKeys || c.LogKeys == PlainKeys, "%q is not %s or %s", c.LogKeys, HashedKeys, PlainKeys)
 	within("log-format", c.LogFormat == "json" || c.LogFormat == "console", "%q is not json or console", c.LogFormat)
 	return errors.Join(faults...)
 }

@@ -40,6 +40,8 @@ type flags struct {
 	Insecure       bool    `help:"Allow addresses that other machines reach, also without TLS or access rules."`
 	LogLevel       *string `name:"log-level" help:"trace, debug, info, warn or error (default info)." placeholder:"LEVEL"`
 	LogFormat      *string `name:"log-format" help:"json or console (default json)." placeholder:"FORMAT"`
+	SlowAfter      *string `name:"slow-after" help:"How long a request takes that is logged as slow, with where its time went; 0 for never (default 1s)." placeholder:"DURATION"`
+	LogKeys        *string `name:"log-keys" help:"hash or plain: how keys appear in the log of requests; a hash is the first 16 digits of the key's SHA-256 (default hash)." placeholder:"FORM"`
 	MemoryLimit    *string `name:"memory-limit" help:"Soft memory limit, such as 2GiB (default: none, or GOMEMLIMIT)." placeholder:"SIZE"`
 	Version        bool    `help:"Print the version and leave."`
 }
@@ -254,19 +256,14 @@ func (l *loader) apply() {
 	l.text("tls-ca", &c.TLS.CA)
 	l.text("log-level", &c.LogLevel)
 	l.text("log-format", &c.LogFormat)
+	l.text("log-keys", &c.LogKeys)
 	l.set("storage-nodes", func(s string) error { c.StorageNodes = list(s); return nil })
 	l.set("conflict-policies", func(s string) (err error) { c.ConflictPolicies, err = coordinator.ParsePolicies(list(s)); return err })
 	l.set("cors-origins", func(s string) error { c.CORSOrigins = list(s); return nil })
 	l.set("read-quorum", func(s string) error { return setQuorum(&c.ReadQuorum, s) })
 	l.set("write-quorum", func(s string) error { return setQuorum(&c.WriteQuorum, s) })
-	l.set("drain-delay", func(s string) error {
-		d, err := time.ParseDuration(s)
-		if err != nil {
-			return fmt.Errorf("%q is no duration such as 5s", s)
-		}
-		c.DrainDelay = d
-		return nil
-	})
+	l.duration("drain-delay", &c.DrainDelay)
+	l.duration("slow-after", &c.SlowAfter)
 	l.set("streams-per-node", func(s string) error {
 		n, err := strconv.Atoi(s)
 		if err != nil {
@@ -297,6 +294,17 @@ func (l *loader) apply() {
 
 func (l *loader) text(name string, to *string) {
 	l.set(name, func(s string) error { *to = s; return nil })
+}
+
+func (l *loader) duration(name string, to *time.Duration) {
+	l.set(name, func(s string) error {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return fmt.Errorf("%q is no duration such as 5s", s)
+		}
+		*to = d
+		return nil
+	})
 }
 
 func (l *loader) set(name string, set func(string) error) {

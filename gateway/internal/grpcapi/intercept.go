@@ -18,6 +18,7 @@ import (
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 )
 
@@ -32,17 +33,17 @@ type Interceptor struct {
 	admission Admission
 	guard     *access.Guard
 	cluster   Admission
-	slowAfter time.Duration
+	slow      *slowlog.Log
 	log       zerolog.Logger
 	burst     zerolog.Logger
 	metrics   *metrics
 }
 
 // NewInterceptor returns an interceptor. Calls of the Cluster service enter by cluster, all others by admission. Callers are known
-// to guard, which may be nil. Calls that take slowAfter or longer are logged as slow.
-func NewInterceptor(admission, cluster Admission, guard *access.Guard, slowAfter time.Duration, log zerolog.Logger,
+// to guard, which may be nil. Calls that take long go to slow.
+func NewInterceptor(admission, cluster Admission, guard *access.Guard, slow *slowlog.Log, log zerolog.Logger,
 	reg prometheus.Registerer) *Interceptor {
-	return &Interceptor{admission: admission, cluster: cluster, guard: guard, slowAfter: slowAfter, log: log,
+	return &Interceptor{admission: admission, cluster: cluster, guard: guard, slow: slow, log: log,
 		burst: log.Sample(&zerolog.BurstSampler{Burst: 50, Period: time.Second}), metrics: newMetrics(reg)}
 }
 
@@ -76,11 +77,12 @@ func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServer
 	if strings.HasPrefix(info.FullMethod, clusterMethods) {
 		admission = i.cluster
 	}
+	course := &slowlog.Course{After: i.slow.After()}
 	var who *access.Principal
 	if who, err = i.authorize(ctx, info.FullMethod, id); err == nil {
 		if admission.Enter(size) {
 			i.metrics.inFlight.Inc()
-			res, err = i.call(access.With(edge.WithRequestID(ctx, id), who), req, method, handler)
+			res, err = i.call(access.With(slowlog.With(edge.WithRequestID(ctx, id), course), who), req, method, handler)
 			i.metrics.inFlight.Dec()
 			admission.Leave(size)
 		} else {
@@ -96,7 +98,7 @@ func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServer
 	if errors.Is(err, access.ErrUnauthenticated) || errors.Is(err, access.ErrDenied) {
 		i.metrics.denied.Inc()
 	}
-	i.finish(method, id, began, code, errors.Join(err, headerErr))
+	i.finish(method, id, began, course, code, errors.Join(err, headerErr))
 	return res, answer
 }
 
@@ -131,16 +133,24 @@ func (i *Interceptor) call(ctx context.Context, req any, method string, handler 
 	return handler(ctx, req)
 }
 
-func (i *Interceptor) finish(method, id string, began time.Time, code codes.Code, err error) {
-	took := time.Since(began)
+func (i *Interceptor) finish(method, id string, began time.Time, course *slowlog.Course, code codes.Code, err error) {
+	now := time.Now()
+	took := now.Sub(began)
 	i.metrics.requests.WithLabelValues(method, code.String()).Inc()
 	i.metrics.durations.WithLabelValues(method).Observe(took.Seconds())
-	line, message := i.log.Debug(), "call"
+	line, message := i.slow.Line(took, now), "slow call"
 	switch {
 	case code == codes.Internal || code == codes.Unavailable || code == codes.DeadlineExceeded:
-		line, message = i.burst.Warn(), "call failed"
-	case took >= i.slowAfter:
-		line, message = i.burst.Warn(), "slow call"
+		message = "call failed"
+		if line == nil {
+			line = i.burst.Warn()
+		}
+	case line == nil:
+		line, message = i.log.Debug(), "call"
 	}
+	if line == nil {
+		return
+	}
+	line = i.slow.Describe(line, course, began, took)
 	line.Str("request_id", id).Str("method", method).Stringer("code", code).Dur("took", took).AnErr("err", err).Msg(message)
 }

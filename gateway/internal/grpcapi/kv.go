@@ -11,6 +11,7 @@ import (
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 	"github.com/dotring/dotring/gateway/listing"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
@@ -138,8 +139,10 @@ func (s *KV) read(ctx context.Context, m reading) (found, error) {
 		}
 		seen = &c
 	}
+	course, began := slowlog.From(ctx), time.Now()
 	res, err := s.store.Get(ctx, coordinator.GetRequest{Key: m.key, R: q, Context: seen, Explain: m.explain,
-		Trace: m.requestID})
+		SlowAfter: course.SlowAfter(), Trace: m.requestID})
+	course.Read(m.key, began, &res, err)
 	if err != nil {
 		return found{}, err
 	}
@@ -196,7 +199,10 @@ func (s *KV) write(ctx context.Context, m writing) (written, error) {
 	if err != nil {
 		return written{}, err
 	}
+	course, began := slowlog.From(ctx), time.Now()
+	req.SlowAfter = course.SlowAfter()
 	res, err := s.store.Put(ctx, req)
+	course.Wrote(m.key, began, &res, err)
 	if err != nil {
 		return written{}, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 	"github.com/dotring/dotring/gateway/internal/ui"
 	"github.com/dotring/dotring/openapi"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
@@ -64,8 +65,8 @@ type Config struct {
 	MaxValueBytes int
 	// CORSOrigins are origins as browsers send them, or "*"; none switches CORS off.
 	CORSOrigins []string
-	// SlowAfter is the duration from which a request is logged as slow.
-	SlowAfter  time.Duration
+	// Slow takes the requests that took long.
+	Slow       *slowlog.Log
 	Now        func() time.Time
 	Logger     zerolog.Logger
 	Registerer prometheus.Registerer

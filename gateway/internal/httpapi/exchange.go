@@ -13,6 +13,7 @@ import (
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 )
 
 // exchange is one request and its answer. It stands in for the ResponseWriter, so that it reaches the handlers through
@@ -38,6 +39,7 @@ type exchange struct {
 	values     *[6]string        // backing of the header values of this answer; not used again
 	valuesLen  int
 	err        error // what the answer was made of, for the log
+	course     slowlog.Course
 }
 
 type exchangePool struct{ pool sync.Pool }
@@ -56,7 +58,7 @@ func (p *exchangePool) put(x *exchange) {
 
 func (x *exchange) begin(a *API, w http.ResponseWriter, r *http.Request) {
 	x.ResponseWriter, x.api, x.started, x.values = w, a, a.cfg.Now(), new([6]string)
-	x.kv = underKV(r)
+	x.kv, x.course.After = underKV(r), a.cfg.Slow.After()
 	switch r.Method {
 	case http.MethodPut, http.MethodPost, http.MethodDelete:
 		x.write = x.kv

@@ -19,6 +19,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edgetest"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 	"github.com/dotring/dotring/gateway/traffic"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -72,7 +73,7 @@ func newHarness(t testing.TB, change ...func(*httpapi.Config)) *harness {
 	cfg := httpapi.Config{Store: h.store, Tokens: h.tokens, KV: kv, Backups: h.store,
 		Cluster:   grpcapi.NewCluster(nodes, h.store, grpcapi.About{Name: "gateway1", Version: "v0", R: 2, W: 2, Signed: true, Traffic: h.traffic}),
 		Ready:     func() (bool, string) { return h.ready == "", h.ready },
-		Admission: httpapi.NewAdmission(64, 64<<20), MaxValueBytes: maxValue, SlowAfter: time.Hour, Now: time.Now,
+		Admission: httpapi.NewAdmission(64, 64<<20), MaxValueBytes: maxValue, Slow: slowLog(time.Hour, zerolog.Nop()), Now: time.Now,
 		Logger: zerolog.New(h.logs), Registerer: h.reg}
 	for _, f := range change {
 		f(&cfg)
@@ -83,6 +84,11 @@ func newHarness(t testing.TB, change ...func(*httpapi.Config)) *harness {
 	h.server = httptest.NewServer(h.api)
 	t.Cleanup(h.server.Close)
 	return h
+}
+
+// slowLog takes requests that take so long.
+func slowLog(after time.Duration, to zerolog.Logger) *slowlog.Log {
+	return slowlog.New(slowlog.Config{After: after, Logger: to, Registerer: prometheus.NewRegistry()})
 }
 
 // call is one request; the target is sent as it is.

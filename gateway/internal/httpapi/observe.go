@@ -29,7 +29,8 @@ func (a *API) observe(x *exchange, r *http.Request) {
 	if status == 0 {
 		status = http.StatusOK
 	}
-	took := a.cfg.Now().Sub(x.started)
+	now := a.cfg.Now()
+	took := now.Sub(x.started)
 	a.metrics.count(x.op, status)
 	a.metrics.durations[x.op].Observe(took.Seconds())
 	if x.bytesIn > 0 {
@@ -39,19 +40,24 @@ func (a *API) observe(x *exchange, r *http.Request) {
 		a.metrics.bytesOut.Add(float64(x.bytesOut))
 	}
 	var line *zerolog.Event
-	message := "request"
+	message := "slow request"
+	if x.op != opHealth && x.op != opBackup { // a backup takes as long as it takes
+		line = a.cfg.Slow.Line(took, now)
+	}
 	switch {
 	case status >= 500 && x.op != opHealth:
-		line, message = a.burst.Warn(), "request failed"
-	case took >= a.cfg.SlowAfter && x.op != opHealth:
-		line, message = a.burst.Warn(), "slow request"
-	default:
-		line = a.cfg.Logger.Debug()
+		message = "request failed"
+		if line == nil {
+			line = a.burst.Warn()
+		}
+	case line == nil:
+		line, message = a.cfg.Logger.Debug(), "request"
 	}
 	if line == nil {
 		return
 	}
-	line.Str("request_id", x.requestID).Str("method", r.Method).Str("path", r.URL.EscapedPath()).Stringer("op", x.op).
+	line = a.cfg.Slow.Describe(line, &x.course, x.started, took)
+	line.Str("request_id", x.requestID).Str("method", r.Method).Str("path", a.cfg.Slow.Path(r.URL.EscapedPath(), kvPrefix, inspectPrefix)).Stringer("op", x.op).
 		Int("status", status).Dur("took", took).Int64("bytes_in", x.bytesIn).Int64("bytes_out", x.bytesOut).
 		Str("peer", r.RemoteAddr)
 	if x.err != nil {

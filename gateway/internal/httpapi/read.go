@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
@@ -39,7 +40,9 @@ func (a *API) get(x *exchange, r *http.Request) {
 		x.fail(r, err)
 		return
 	}
+	began := time.Now()
 	res, err := a.cfg.Store.Get(x.until(r, p.timeout), req)
+	x.course.Read(req.Key, began, &res, err)
 	if err != nil {
 		x.fail(r, err)
 		return
@@ -93,7 +96,7 @@ func (a *API) readRequest(x *exchange, r *http.Request) (coordinator.GetRequest,
 	if err != nil {
 		return coordinator.GetRequest{}, p, err
 	}
-	return coordinator.GetRequest{Key: key, R: p.r, Context: seen, Explain: p.explain, Trace: x.requestID}, p, nil
+	return coordinator.GetRequest{Key: key, R: p.r, Context: seen, Explain: p.explain, SlowAfter: x.course.After, Trace: x.requestID}, p, nil
 }
 
 // clientContext returns the context that came with a request for key; nil for none. Errors wrap causal.ErrToken.

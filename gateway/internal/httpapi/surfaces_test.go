@@ -35,7 +35,7 @@ import (
 func grpcOf(h *harness) *grpc.ClientConn {
 	h.t.Helper()
 	places := httpapi.NewAdmission(64, 64<<20)
-	i := grpcapi.NewInterceptor(places, places.Reserved(), nil, time.Hour, zerolog.Nop(), prometheus.NewRegistry())
+	i := grpcapi.NewInterceptor(places, places.Reserved(), nil, slowLog(time.Hour, zerolog.Nop()), zerolog.Nop(), prometheus.NewRegistry())
 	s := grpcapi.NewServer(i, grpcapi.NewKV(h.store, h.tokens, nil, maxValue),
 		grpcapi.NewCluster(h.nodes, h.store, grpcapi.About{Name: "gateway1", R: 2, W: 2}),
 		func() (bool, string) { return h.ready == "", h.ready })

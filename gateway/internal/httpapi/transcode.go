@@ -16,6 +16,7 @@ import (
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 )
@@ -105,7 +106,8 @@ func (a *API) batch(x *exchange, r *http.Request) {
 	again := *r
 	again.Body, again.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	x.Header()["Cache-Control"] = a.common.noStore
-	a.transcode.ServeHTTP(x, again.WithContext(access.With(edge.WithRequestID(r.Context(), x.requestID), x.who)))
+	ctx := slowlog.With(edge.WithRequestID(r.Context(), x.requestID), &x.course)
+	a.transcode.ServeHTTP(x, again.WithContext(access.With(ctx, x.who)))
 }
 
 func (a *API) batchBody(x *exchange, r *http.Request) ([]byte, error) {

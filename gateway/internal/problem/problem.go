@@ -86,6 +86,15 @@ func Of(err error, write bool, requestID string) Problem {
 	return p
 }
 
+// Replicas returns what the replicas did in the operation that failed with err, where any was chosen.
+func Replicas(err error) []coordinator.Report {
+	var ce *coordinator.Error
+	if errors.As(err, &ce) {
+		return ce.Replicas
+	}
+	return nil
+}
+
 // outcome says what became of a write that failed with err.
 func outcome(err error, ce *coordinator.Error, internal bool) string {
 	switch {

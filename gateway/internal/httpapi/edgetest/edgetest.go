@@ -120,7 +120,7 @@ func (s *Store) Get(ctx context.Context, r coordinator.GetRequest) (coordinator.
 		return coordinator.GetResult{}, &coordinator.Error{Kind: coordinator.StaleRead, Replicas: reports()}
 	}
 	res := coordinator.GetResult{Set: set}
-	if r.Explain {
+	if r.Explain || r.SlowAfter > 0 && r.SlowAfter < time.Microsecond { // anything is slow then
 		res.Reports = reports()
 	}
 	return res, nil
@@ -162,7 +162,10 @@ func (s *Store) Put(ctx context.Context, r coordinator.PutRequest) (coordinator.
 		return coordinator.PutResult{}, &coordinator.Error{Kind: kind, Outcome: coordinator.NotApplied, Err: err}
 	}
 	s.sets[string(r.Key)] = set
-	res := coordinator.PutResult{Context: causal.Answer(r.Context, set, dot), Siblings: len(set.Shown()), Acks: 2}
+	res := coordinator.PutResult{Context: causal.Answer(r.Context, set, dot), Siblings: len(set.Shown()), Acks: 2, Minted: time.Microsecond}
+	if r.SlowAfter > 0 && r.SlowAfter < time.Microsecond {
+		res.Reports = reports()
+	}
 	s.named[name] = res
 	return res, nil
 }
