@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/record"
+	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
 	"github.com/dotring/dotring/storagenode/engine/memory"
 )
@@ -23,38 +25,42 @@ func TestFillBehindAPutIsDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.release()
-	c, err := newCache(1 << 20)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newCache(1 << 20)
 	older, newer := foreign("k", "older", dotOf(1, 1)), foreign("k", "newer", dotOf(1, 2))
-	_, ticket := c.get(p)
+	_, _, ticket := c.get(p)
 	c.fill(p, older, ticket)
-	if e, _ := c.get(p); e == nil || !bytes.Equal(e.rec, older) {
+	if e, _, _ := c.get(p); !bytes.Equal(e.rec, older) {
 		t.Fatal("not filled")
 	}
-	c.shard(p.hash).entries.Purge()
-	_, ticket = c.get(p)
+	everything := ring.Range{To: ring.Slots}
+	c.drop(everything)
+	_, found, ticket := c.get(p)
+	if found {
+		t.Fatal("what was dropped is still cached")
+	}
 	o := newOp(p.disk, newer)
 	o.hash = p.hash
 	c.put(o)
 	c.fill(p, older, ticket)
-	if e, _ := c.get(p); e == nil || !bytes.Equal(e.rec, newer) {
+	if e, _, _ := c.get(p); !bytes.Equal(e.rec, newer) {
 		t.Fatal("an older record is cached over a newer one")
 	}
 	o.rec = nil
 	c.put(o)
-	if e, _ := c.get(p); e != nil {
+	if _, found, _ := c.get(p); found {
 		t.Fatal("a record that was removed is still cached")
+	}
+	_, _, ticket = c.get(p)
+	c.drop(everything)
+	c.fill(p, older, ticket)
+	if _, found, _ := c.get(p); found {
+		t.Fatal("what was read before everything was dropped is cached")
 	}
 }
 
 func TestCacheIsBounded(t *testing.T) {
 	const bound = 1 << 20
-	c, err := newCache(bound)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newCache(bound)
 	p := &place{from: recordPrefix}
 	for i := range 5000 {
 		key := fmt.Appendf(nil, "key %d", i)
@@ -67,32 +73,104 @@ func TestCacheIsBounded(t *testing.T) {
 		} else {
 			c.put(o)
 		}
-		if e, _ := c.get(p); e == nil || e.size != len(o.rec) || e.whole() != (len(o.rec) <= cachedWhole) || !bytes.HasPrefix(o.rec, e.rec) {
+		if e, found, _ := c.get(p); !found || e.size != len(o.rec) || e.whole() != (len(o.rec) <= cachedWhole) || !bytes.HasPrefix(o.rec, e.rec) {
 			t.Fatalf("record %d of %d bytes: %+v", i, len(o.rec), e)
 		}
 	}
 	total := 0
 	for i := range c.shards {
-		sum := 0
-		for _, e := range c.shards[i].entries.Values() {
-			sum += e.weight()
-		}
-		if sum != c.shards[i].bytes {
-			t.Fatalf("shard %d counts %d bytes and holds %d", i, c.shards[i].bytes, sum)
-		}
-		total += sum
+		total += checkShard(t, &c.shards[i])
 	}
 	if total > bound || total < bound/2 {
 		t.Fatalf("%d bytes, the bound is %d", total, bound)
 	}
 }
 
-// Keys that are read again and again stay, though they are not moved to the front each time.
-func TestWhatIsReadOftenStays(t *testing.T) {
-	c, err := newCache(cacheShards * 64 << 10)
-	if err != nil {
-		t.Fatal(err)
+// checkShard fails unless a shard's index, slots, free slots and bytes agree, and returns its bytes.
+func checkShard(t *testing.T, s *cacheShard) (sum int) {
+	t.Helper()
+	empty := make(map[uint32]bool)
+	for _, i := range s.free {
+		if empty[i] || s.slots[i].key != nil || s.slots[i].rec != nil {
+			t.Fatalf("slot %d is free twice, or not empty", i)
+		}
+		empty[i] = true
 	}
+	for i := range s.slots {
+		e := &s.slots[i]
+		if empty[uint32(i)] {
+			continue
+		}
+		if at, found := s.index[e.hash]; e.key == nil || !found || at != uint32(i) {
+			t.Fatalf("slot %d holds key %q, and the index says %d, %v", i, e.key, at, found)
+		}
+		sum += e.weight()
+	}
+	if sum != s.bytes || len(s.index) != len(s.slots)-len(s.free) {
+		t.Fatalf("%d bytes are counted and %d held, in %d of %d slots, %d of them free", s.bytes, sum, len(s.index), len(s.slots), len(s.free))
+	}
+	return sum
+}
+
+// The cache beside a plain map of what it was given: whatever it finds is the last of that, and nothing is found of what was
+// removed, dropped, or read before the last put.
+func TestCacheTellsTheLastOrNothing(t *testing.T) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		c := newCache(cacheShards * (2 + rng.IntN(30)) << 10)
+		last := make(map[uint64][]byte)
+		p := &place{from: recordPrefix}
+		for step := range 3000 {
+			n := rng.IntN(60)
+			key := fmt.Appendf(nil, "key %d", n)
+			p.hash = uint64(n)<<(64-ring.SlotBits) + uint64(n%3) // in three shards
+			p.disk = appendRecordKey(p.disk[:0], p.hash, key)
+			e, found, ticket := c.get(p)
+			if want := last[p.hash]; found && (want == nil || e.size != len(want) || !bytes.HasPrefix(want, e.rec) || e.whole() != (e.size <= cachedWhole)) {
+				t.Fatalf("seed %d, step %d: of %q there are %d bytes of %d, and there should be %d", seed, step, key, len(e.rec), e.size, len(want))
+			}
+			rec := foreign(string(key), strings.Repeat("v", rng.IntN(5000)), dotOf(1, uint64(step+1)))
+			o := newOp(p.disk, rec)
+			o.hash = p.hash
+			switch rng.IntN(10) {
+			case 0:
+				o.rec = nil
+				c.put(o)
+				delete(last, p.hash)
+			case 1:
+				o.mark = setMark
+				c.put(o)
+				delete(last, p.hash)
+			case 2:
+				from := ring.Slot(rng.IntN(60))
+				r := ring.Range{From: from, To: from + 10}
+				c.drop(r)
+				for hash := range last {
+					if r.Contains(ring.Slot(hash >> (64 - ring.SlotBits))) {
+						delete(last, hash)
+					}
+				}
+			case 3, 4, 5:
+				if last[p.hash] == nil {
+					c.fill(p, rec, ticket)
+					last[p.hash] = rec
+				}
+			case 6: // too late
+				c.put(o)
+				last[p.hash] = rec
+				c.fill(p, foreign(string(key), "older", dotOf(1, 1)), ticket)
+			default:
+				c.put(o)
+				last[p.hash] = rec
+			}
+			checkShard(t, c.shard(p.hash))
+		}
+	}
+}
+
+// Keys that are read again and again stay.
+func TestWhatIsReadOftenStays(t *testing.T) {
+	c := newCache(cacheShards * 64 << 10)
 	at := func(i int) (*place, *op) {
 		p := &place{from: recordPrefix, hash: uint64(i) * cacheShards} // all in one shard
 		p.disk = appendRecordKey(nil, p.hash, fmt.Appendf(nil, "key %d", i))
@@ -106,12 +184,12 @@ func TestWhatIsReadOftenStays(t *testing.T) {
 		c.put(o)
 		if i >= hot {
 			p, _ := at(i % hot)
-			if e, _ := c.get(p); e == nil {
+			if _, found, _ := c.get(p); !found {
 				t.Fatalf("key %d, read %d writes ago, is gone", i%hot, hot)
 			}
 		}
 	}
-	if p, _ := at(hot + 1); func() bool { e, _ := c.get(p); return e != nil }() {
+	if p, _ := at(hot + 1); func() bool { _, found, _ := c.get(p); return found }() {
 		t.Error("a key that was never read is still there")
 	}
 }

@@ -315,12 +315,9 @@ func (c *committer) open() error {
 	}
 	l := &life{
 		eng: eng, maxRecord: eng.MaxBatch() - opSize(len(stateKey), stateLen), opened: time.Now(),
-		rand: s.cfg.Rand, logger: s.cfg.Logger, metrics: s.metrics,
+		rand: s.cfg.Rand, logger: s.cfg.Logger, metrics: s.metrics, cache: newCache(s.cfg.CacheBytes),
 	}
 	l.fallback.stale = true // drawn when it is needed
-	if l.cache, err = newCache(s.cfg.CacheBytes); err != nil {
-		return errors.Join(err, eng.Close())
-	}
 	next, fresh, err := c.load(eng)
 	if err == nil {
 		err = c.loadDoubts(eng, fresh, &next)

@@ -32,9 +32,9 @@ func (s *Store) known(l *life, p *place) (known, error) {
 	if o := p.stripe.newest(p); o != nil {
 		return decodeKnown(s, p, known{rec: o.rec, size: len(o.rec), marked: o.mark == setMark, pending: o})
 	}
-	e, ticket := l.cache.get(p)
-	s.metrics.cached(e != nil)
-	if e != nil {
+	e, found, ticket := l.cache.get(p)
+	s.metrics.cached(found)
+	if found {
 		return decodeKnown(s, p, known{rec: e.rec, size: e.size})
 	}
 	rec, err := s.readDurable(l, p)

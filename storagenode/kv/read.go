@@ -50,8 +50,8 @@ func (s *Store) read(key []byte, values bool) ([]byte, error) {
 	if err := s.trusted(p); err != nil {
 		return nil, err
 	}
-	e, ticket := l.cache.get(p)
-	hit := e != nil && (e.whole() || !values)
+	e, found, ticket := l.cache.get(p)
+	hit := found && (e.whole() || !values)
 	s.metrics.cached(hit)
 	if hit {
 		return e.rec, nil
@@ -60,7 +60,7 @@ func (s *Store) read(key []byte, values bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e == nil {
+	if !found {
 		l.cache.fill(p, rec, ticket)
 	}
 	return rec, nil
