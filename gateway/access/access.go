@@ -1,4 +1,5 @@
-// Package access says who may do what to which keys: bearer tokens with rules by key prefix. It decides and does no I/O.
+// Package access says who may do what to which keys, and how much of it: bearer tokens with rules by key prefix, and limits. It decides
+// and does no I/O, but for the Guard, which reads the file.
 package access
 
 import (
@@ -62,11 +63,14 @@ type Rules struct {
 	principals map[[sha256.Size]byte]*Principal
 }
 
-// Principal is the holder of a token. It is immutable. A nil Principal may do everything: that of a gateway without rules.
+// Principal is the holder of a token. It is immutable, but for what it took of its limits, and safe for concurrent use. A nil Principal
+// may do everything, and as much as it likes: that of a gateway without rules.
 type Principal struct {
 	name    string
 	expires time.Time // zero: never
 	rules   []rule    // sorted by prefix
+	limits  limits
+	use     *usage // nil: there are no limits, or no Guard holds the Principal to them
 }
 
 type rule struct {
@@ -132,10 +136,11 @@ type document struct {
 
 // Entry is a token in a file of rules: never itself, only its hash.
 type Entry struct {
-	Name    string      `yaml:"name"`
-	SHA256  string      `yaml:"sha256"`            // of the token's text, hex
-	Expires *time.Time  `yaml:"expires,omitempty"` // RFC 3339
-	Rules   []EntryRule `yaml:"rules"`
+	Name    string       `yaml:"name"`
+	SHA256  string       `yaml:"sha256"`            // of the token's text, hex
+	Expires *time.Time   `yaml:"expires,omitempty"` // RFC 3339
+	Limits  *EntryLimits `yaml:"limits,omitempty"`
+	Rules   []EntryRule  `yaml:"rules"`
 }
 
 // EntryRule is one rule of a token in a file. A prefix that is not UTF-8 cannot be written.
@@ -198,6 +203,10 @@ func (e Entry) compile() (hash [sha256.Size]byte, p *Principal, faults []error) 
 	p = &Principal{name: e.Name}
 	if e.Expires != nil {
 		p.expires = *e.Expires
+	}
+	var err error
+	if p.limits, err = e.Limits.compile(); err != nil {
+		faults = append(faults, err)
 	}
 	for _, r := range e.Rules {
 		var actions Action

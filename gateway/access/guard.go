@@ -64,6 +64,7 @@ func (g *Guard) read() error {
 		return fmt.Errorf("%s: %w", g.path, err)
 	}
 	g.modified, g.size = info.ModTime(), info.Size()
+	rules.follow(g.rules.Load(), g.now())
 	g.rules.Store(rules)
 	g.log.Info().Int("tokens", rules.Size()).Msg("access rules read")
 	return nil

@@ -165,11 +165,23 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 		return ring.ClusterID{}, false
 	}}
 	seen := traffic.New(time.Now())
+	if s.cfg.KeyLimit > 0 {
+		keys, err := limit.NewRate(float64(s.cfg.KeyLimit), 0)
+		if err != nil {
+			return fmt.Errorf("key limit: %w", err)
+		}
+		seen.LimitKeys(keys)
+	}
 	limited, err := admission.New(coord, limit.Default(), seen, time.Now, s.registry)
 	if err != nil {
 		return fmt.Errorf("admission: %w", err)
 	}
 	slow := slowlog.New(slowlog.Config{After: s.cfg.SlowAfter, PlainKeys: s.cfg.LogKeys == config.PlainKeys, Logger: s.log, Registerer: s.registry})
+	if s.guard != nil {
+		if err := s.registry.Register(s.guard); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
 	places := httpapi.NewAdmission(maxRequests, bodyRoom())
 	kv := grpcapi.NewKV(limited, tokens, s.guard, s.cfg.MaxValueBytes)
 	kv.BatchesTo(limited.Background())

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/dotring/dotring/gateway/limit"
 )
 
 const (
@@ -54,9 +56,11 @@ type held struct {
 	reads, writes float64
 	length        int
 	key           [maxKey]byte
+	due           time.Duration // of limit.Rate
 }
 
-func (s *sketch) add(hash uint64, key []byte, write bool, now time.Duration) {
+// add counts a request, and returns the place of its key.
+func (s *sketch) add(hash uint64, key []byte, write bool, now time.Duration) *held {
 	if now-s.at >= tick || s.weight == 0 {
 		s.advance(now)
 	}
@@ -65,7 +69,7 @@ func (s *sketch) add(hash uint64, key []byte, write bool, now time.Duration) {
 	if i < 0 {
 		i = s.smallest()
 		h := &s.held[i]
-		s.hashes[i], h.reads, h.writes, h.length = hash, 0, 0, copy(h.key[:], key)
+		s.hashes[i], h.reads, h.writes, h.due, h.length = hash, 0, 0, 0, copy(h.key[:], key)
 	}
 	s.counts[i] += s.weight
 	if write {
@@ -73,6 +77,7 @@ func (s *sketch) add(hash uint64, key []byte, write bool, now time.Duration) {
 	} else {
 		s.held[i].reads += s.weight
 	}
+	return &s.held[i]
 }
 
 func (s *sketch) find(hash uint64) int {
@@ -131,12 +136,29 @@ type hotKeys struct {
 	shards [shards]shard
 }
 
-func (h *hotKeys) note(key []byte, write bool, now time.Duration) {
+// note counts a request, and takes it from the key's limit: wait is 0 where it is let in.
+func (h *hotKeys) note(key []byte, write bool, now time.Duration, rate limit.Rate) (wait time.Duration) {
 	hash := maphash.Bytes(h.seed, key)
 	s := &h.shards[hash%shards]
 	s.mu.Lock()
-	s.add(hash, key, write, now)
+	k := s.add(hash, key, write, now)
+	k.due, wait = rate.Take(k.due, now, 1)
 	s.mu.Unlock()
+	return wait
+}
+
+// refuse counts a request for a key at its limit; where the key has room it does nothing, and wait is 0.
+func (h *hotKeys) refuse(key []byte, write bool, now time.Duration, rate limit.Rate) (wait time.Duration) {
+	hash := maphash.Bytes(h.seed, key)
+	s := &h.shards[hash%shards]
+	s.mu.Lock()
+	if i := s.find(hash); i >= 0 {
+		if _, wait = rate.Take(s.held[i].due, now, 1); wait > 0 {
+			s.add(hash, key, write, now)
+		}
+	}
+	s.mu.Unlock()
+	return wait
 }
 
 // top returns at most n keys, the hottest first, and how many requests a second there are of all keys. Keys whose count is

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/dotring/dotring/gateway/limit"
 )
 
 var start = time.Unix(1_800_000_000, 0)
@@ -158,5 +160,44 @@ func BenchmarkNote(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// One key is let in as often as its limit says, whatever is asked of others, and what is refused is counted as asked for.
+func TestAKeyIsHeldToItsLimit(t *testing.T) {
+	traffic := New(start)
+	if wait := traffic.Refuse([]byte("hot"), false, start); wait != 0 {
+		t.Error("refused without a limit")
+	}
+	rate, err := limit.NewRate(100, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	traffic.LimitKeys(rate)
+	in, others := 0, 0
+	for i := range 20_000 { // 2,000 a second for ten seconds, half of them for one key
+		now := start.Add(time.Duration(i) * 500 * time.Microsecond)
+		if i%2 == 1 {
+			if traffic.Note(fmt.Appendf(nil, "cold-%d", i), true, now) > 0 {
+				others++
+			}
+			continue
+		}
+		early := traffic.Refuse([]byte("hot"), false, now)
+		if early == 0 {
+			if wait := traffic.Note([]byte("hot"), false, now); wait > 0 {
+				t.Fatalf("let in early, and then refused for %v", wait)
+			}
+			in++
+		} else if early > time.Second {
+			t.Fatalf("refused for %v", early)
+		}
+	}
+	if in < 1090 || in > 1101 || others > 0 {
+		t.Errorf("let in %d of the hot key at 100 a second in 10 s, refused %d of the others", in, others)
+	}
+	keys, _ := traffic.HotKeys(1, start.Add(10*time.Second))
+	if len(keys) != 1 || string(keys[0].Key) != "hot" || keys[0].Reads < 900 {
+		t.Errorf("asked for: %+v", keys)
 	}
 }

@@ -5,6 +5,8 @@ package traffic
 import (
 	"hash/maphash"
 	"time"
+
+	"github.com/dotring/dotring/gateway/limit"
 )
 
 // Traffic takes note of requests. It is safe for concurrent use, bounded, and holds no goroutine.
@@ -12,6 +14,7 @@ type Traffic struct {
 	start  time.Time
 	hot    hotKeys
 	recent recent
+	keys   limit.Rate // of each key
 }
 
 // New returns what has seen nothing before start.
@@ -19,9 +22,23 @@ func New(start time.Time) *Traffic {
 	return &Traffic{start: start, hot: hotKeys{seed: maphash.MakeSeed()}}
 }
 
-// Note counts a request for a key, served or not. It copies what it keeps of the key.
-func (t *Traffic) Note(key []byte, write bool, now time.Time) {
-	t.hot.note(key, write, now.Sub(t.start))
+// LimitKeys bounds what is let in of each single key, before the first request. It holds for keys that take one in two hundred requests or
+// more; of others, which are nobody's trouble, more may be let in.
+func (t *Traffic) LimitKeys(rate limit.Rate) { t.keys = rate }
+
+// Note counts a request for a key, served or not, and says whether the key's limit lets it in: wait is 0 then, else after how long it
+// would. It copies what it keeps of the key.
+func (t *Traffic) Note(key []byte, write bool, now time.Time) (wait time.Duration) {
+	return t.hot.note(key, write, now.Sub(t.start), t.keys)
+}
+
+// Refuse is for refusing early: where a Note of the request would not be let in it counts it and returns the wait, and else does
+// nothing.
+func (t *Traffic) Refuse(key []byte, write bool, now time.Time) (wait time.Duration) {
+	if !t.keys.Limited() {
+		return 0
+	}
+	return t.hot.refuse(key, write, now.Sub(t.start), t.keys)
 }
 
 // HotKeys returns at most n keys that took the most requests of late, the hottest first, and the requests a second of all keys.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,6 +33,7 @@ type Store struct {
 	refusals   *pacer
 	traffic    *traffic.Traffic
 	now        func() time.Time
+	byKey      *atomic.Uint64 // refused since their key was at its limit, for good
 }
 
 // New returns a Store over next, which tells seen of every operation. Errors: those of cfg, and of registering the metrics.
@@ -40,7 +42,7 @@ func New(next Coordinator, cfg limit.Config, seen *traffic.Traffic, now func() t
 		return nil, err
 	}
 	start := now()
-	s := &Store{next: next, traffic: seen, now: now, reads: newGate(cfg, start), writes: newGate(cfg, start)}
+	s := &Store{next: next, traffic: seen, now: now, reads: newGate(cfg, start), writes: newGate(cfg, start), byKey: new(atomic.Uint64)}
 	s.refusals = &pacer{start: start, served: func() uint64 { return s.reads.served.Load() + s.writes.served.Load() }}
 	if err := registerMetrics(reg, s); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -68,16 +70,31 @@ func (s *Store) Full(write, background bool) bool {
 	return true
 }
 
+// FullKey says, as a *limit.Exceeded, that a read or write of key would be refused now. It is for refusing early, and is no promise.
+func (s *Store) FullKey(key []byte, write bool) error {
+	return s.keyError(s.traffic.Refuse(key, write, s.now()))
+}
+
+func (s *Store) keyError(wait time.Duration) error {
+	if wait == 0 {
+		return nil
+	}
+	s.byKey.Add(1)
+	return &limit.Exceeded{What: "this key is asked for more often than a gateway lets in of one key", Wait: wait}
+}
+
 // Hold returns how long a connection is not to be read after a request on it was refused.
 func (s *Store) Hold() time.Duration { return s.refusals.hold(s.now()) }
 
 // errFull is what an operation beyond the limit is told.
 var errFull = errors.New("as many operations are under way as the cluster serves in time")
 
-// Get is that of the coordinator, or a coordinator.Error of kind Overloaded.
+// Get is that of the coordinator, or a coordinator.Error of kind Overloaded, or a *limit.Exceeded where the key is at its limit.
 func (s *Store) Get(ctx context.Context, r coordinator.GetRequest) (_ coordinator.GetResult, err error) {
 	began := s.now()
-	s.traffic.Note(r.Key, false, began)
+	if err := s.keyError(s.traffic.Note(r.Key, false, began)); err != nil {
+		return coordinator.GetResult{}, err
+	}
 	if !s.reads.enter(s.background) {
 		return coordinator.GetResult{}, &coordinator.Error{Kind: coordinator.Overloaded, Err: errFull}
 	}
@@ -85,10 +102,13 @@ func (s *Store) Get(ctx context.Context, r coordinator.GetRequest) (_ coordinato
 	return s.next.Get(ctx, r)
 }
 
-// Put is that of the coordinator, or a coordinator.Error of kind Overloaded, whose outcome is that nothing was applied.
+// Put is that of the coordinator, or a coordinator.Error of kind Overloaded, whose outcome is that nothing was applied, or a *limit.Exceeded
+// where the key is at its limit.
 func (s *Store) Put(ctx context.Context, r coordinator.PutRequest) (_ coordinator.PutResult, err error) {
 	began := s.now()
-	s.traffic.Note(r.Key, true, began)
+	if err := s.keyError(s.traffic.Note(r.Key, true, began)); err != nil {
+		return coordinator.PutResult{}, err
+	}
 	if !s.writes.enter(s.background) {
 		return coordinator.PutResult{}, &coordinator.Error{Kind: coordinator.Overloaded, Outcome: coordinator.NotApplied, Err: errFull}
 	}

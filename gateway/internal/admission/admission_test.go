@@ -149,3 +149,51 @@ func BenchmarkGet(b *testing.B) {
 		}
 	}
 }
+
+// A key at its limit is refused before anything is done, whatever room there is, and says when it will be let in.
+func TestAKeyAtItsLimitIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		seen := traffic.New(time.Now())
+		rate, err := limit.NewRate(2, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen.LimitKeys(rate)
+		s, err := admission.New(instant{}, limit.Default(), seen, time.Now, reg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		get := func() error {
+			_, err := s.Get(t.Context(), coordinator.GetRequest{Key: []byte("k")})
+			return err
+		}
+		put := func() error {
+			_, err := s.Background().Put(t.Context(), coordinator.PutRequest{Key: []byte("k")})
+			return err
+		}
+		if err := errors.Join(get(), s.FullKey([]byte("k"), true), put()); err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range []error{get(), put(), s.FullKey([]byte("k"), true)} {
+			var e *limit.Exceeded
+			if !errors.As(err, &e) || e.Wait != 500*time.Millisecond {
+				t.Errorf("got %v", err)
+			}
+		}
+		if err := s.FullKey([]byte("another"), false); err != nil {
+			t.Error(err)
+		}
+		want := strings.NewReader(`# HELP dotring_gateway_limit_refused_by_key_total Operations refused since their key was at its limit (--key-limit).
+# TYPE dotring_gateway_limit_refused_by_key_total counter
+dotring_gateway_limit_refused_by_key_total 3
+`)
+		if err := testutil.GatherAndCompare(reg, want, "dotring_gateway_limit_refused_by_key_total"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(500 * time.Millisecond) // of the bubble's clock
+		if err := get(); err != nil {
+			t.Error(err)
+		}
+	})
+}

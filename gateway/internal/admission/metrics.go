@@ -23,5 +23,7 @@ func registerMetrics(reg prometheus.Registerer, s *Store) error {
 				Help: "Operations that the limit kept out.", ConstLabels: labels},
 				func() float64 { return float64(g.refused.Load()) })))
 	}
+	errs = append(errs, reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "refused_by_key_total",
+		Help: "Operations refused since their key was at its limit (--key-limit)."}, func() float64 { return float64(s.byKey.Load()) })))
 	return errors.Join(errs...)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/gateway/limit"
 	"github.com/dotring/dotring/ringsvc/mtls"
 )
 
@@ -51,6 +52,8 @@ type Config struct {
 	Insecure bool
 	// LogLevel is one of trace, debug, info, warn, error; LogFormat json or console.
 	LogLevel, LogFormat string
+	// KeyLimit is how many operations a second this gateway lets in of one key, at most 1,000,000; 0 for no limit.
+	KeyLimit int
 	// SlowAfter is from when on a request is logged as slow, with where its time went; 0 for never.
 	SlowAfter time.Duration
 	// LogKeys is how keys appear in the log of requests: HashedKeys or PlainKeys.
@@ -142,6 +145,7 @@ func (c Config) Validate() error {
 		minMemoryLimit)
 	within("log-level", slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, c.LogLevel),
 		"%q is not trace, debug, info, warn or error", c.LogLevel)
+	within("key-limit", c.KeyLimit >= 0 && c.KeyLimit <= limit.MaxPerSecond, "%d is not within 0 to %.0f", c.KeyLimit, limit.MaxPerSecond)
 	within("slow-after", c.SlowAfter >= 0, "%v is negative", c.SlowAfter)
 	within("log-keys", c.LogKeys == HashedKeys || c.LogKeys == PlainKeys, "%q is not %s or %s", c.LogKeys, HashedKeys, PlainKeys)
 	within("log-format", c.LogFormat == "json" || c.LogFormat == "console", "%q is not json or console", c.LogFormat)

@@ -40,6 +40,7 @@ type flags struct {
 	Insecure       bool    `help:"Allow addresses that other machines reach, also without TLS or access rules."`
 	LogLevel       *string `name:"log-level" help:"trace, debug, info, warn or error (default info)." placeholder:"LEVEL"`
 	LogFormat      *string `name:"log-format" help:"json or console (default json)." placeholder:"FORMAT"`
+	KeyLimit       *string `name:"key-limit" help:"Operations a second that this gateway lets in of one key; what is beyond gets 429. 0 for no limit (default 0)." placeholder:"N"`
 	SlowAfter      *string `name:"slow-after" help:"How long a request takes that is logged as slow, with where its time went; 0 for never (default 1s)." placeholder:"DURATION"`
 	LogKeys        *string `name:"log-keys" help:"hash or plain: how keys appear in the log of requests; a hash is the first 16 digits of the key's SHA-256 (default hash)." placeholder:"FORM"`
 	MemoryLimit    *string `name:"memory-limit" help:"Soft memory limit, such as 2GiB (default: none, or GOMEMLIMIT)." placeholder:"SIZE"`
@@ -264,14 +265,8 @@ func (l *loader) apply() {
 	l.set("write-quorum", func(s string) error { return setQuorum(&c.WriteQuorum, s) })
 	l.duration("drain-delay", &c.DrainDelay)
 	l.duration("slow-after", &c.SlowAfter)
-	l.set("streams-per-node", func(s string) error {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			return fmt.Errorf("%q is no number", s)
-		}
-		c.StreamsPerNode = n
-		return nil
-	})
+	l.number("streams-per-node", &c.StreamsPerNode)
+	l.number("key-limit", &c.KeyLimit)
 	l.set("max-value-bytes", func(s string) error {
 		n, err := parseSize(s)
 		c.MaxValueBytes = int(min(n, math.MaxInt32))
@@ -294,6 +289,17 @@ func (l *loader) apply() {
 
 func (l *loader) text(name string, to *string) {
 	l.set(name, func(s string) error { *to = s; return nil })
+}
+
+func (l *loader) number(name string, to *int) {
+	l.set(name, func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return fmt.Errorf("%q is no number", s)
+		}
+		*to = n
+		return nil
+	})
 }
 
 func (l *loader) duration(name string, to *time.Duration) {

@@ -163,16 +163,20 @@ func replace(path string, b []byte, mode fs.FileMode) error {
 
 // tokenCommand makes a token.
 type tokenCommand struct {
-	Name    string        `arg:"" name:"NAME" help:"Who it is for, unique in the file."`
-	File    string        `help:"File of access rules, as gateways get by --access-file; created when missing. Default: access.yaml." default:"access.yaml" placeholder:"FILE" complete:"file"`
-	Allow   []string      `required:"" sep:"none" help:"What keys of a prefix may be used for: PREFIX=get,put,delete, or =admin for the cluster. May be repeated." placeholder:"PREFIX=ACTIONS"`
-	Expires time.Duration `help:"How long it is good, such as 720h. Default: for ever." placeholder:"DURATION"`
+	Name      string        `arg:"" name:"NAME" help:"Who it is for, unique in the file."`
+	File      string        `help:"File of access rules, as gateways get by --access-file; created when missing. Default: access.yaml." default:"access.yaml" placeholder:"FILE" complete:"file"`
+	Allow     []string      `required:"" sep:"none" help:"What keys of a prefix may be used for: PREFIX=get,put,delete, or =admin for the cluster. May be repeated." placeholder:"PREFIX=ACTIONS"`
+	PerSecond float64       `help:"How many operations a second each gateway lets in; what is beyond gets 429. Default: no limit." placeholder:"N"`
+	Burst     int           `help:"How many of them may come in an instant. Default: as many as in a second." placeholder:"N"`
+	AtOnce    int           `help:"How many requests may be under way at each gateway. Default: no limit." placeholder:"N"`
+	Expires   time.Duration `help:"How long it is good, such as 720h. Default: for ever." placeholder:"DURATION"`
 }
 
 // Help is shown by --help.
 func (tokenCommand) Help() string {
 	return "The token is printed once and stored nowhere; the file holds its hash.\n\n" +
 		examples("dotringctl token web --allow user/=get,put,delete --file access.yaml",
+			"dotringctl token batch --allow user/=get --per-second 500 --at-once 64",
 			"dotringctl token ops --allow =get,admin --expires 720h > ops.token")
 }
 
@@ -200,6 +204,9 @@ func (c tokenCommand) Run(s *session) error {
 	token, entry, err := access.NewToken(c.Name, expires, rules)
 	if err != nil {
 		return usageError(err.Error())
+	}
+	if limits := (access.EntryLimits{PerSecond: c.PerSecond, Burst: c.Burst, AtOnce: c.AtOnce}); limits != (access.EntryLimits{}) {
+		entry.Limits = &limits
 	}
 	text, err := os.ReadFile(c.File)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -108,6 +108,9 @@ func (s *KV) BatchGet(ctx context.Context, m *kvv1.BatchGetRequest) (*kvv1.Batch
 	if err != nil {
 		return nil, err
 	}
+	if err := s.charge(ctx, len(m.GetItems())); err != nil {
+		return nil, err
+	}
 	ctx, cancel := withTimeout(ctx, timeout, false)
 	defer cancel()
 	id := edge.RequestID(ctx)
@@ -190,6 +193,9 @@ func (s *KV) batchWrite(ctx context.Context, n int, timeout string, item func(i 
 	[]*kvv1.BatchWriteResult, error) {
 	limit, err := batchTimeout(timeout)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.charge(ctx, n); err != nil {
 		return nil, err
 	}
 	ctx, cancel := withTimeout(ctx, limit, true)

@@ -79,7 +79,13 @@ func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServer
 	}
 	course := &slowlog.Course{After: i.slow.After()}
 	var who *access.Principal
-	if who, err = i.authorize(ctx, info.FullMethod, id); err == nil {
+	who, err = i.authorize(ctx, info.FullMethod, id)
+	if err == nil && !operates(info.FullMethod) {
+		if err = who.Enter(began); err == nil {
+			defer who.Leave()
+		}
+	}
+	if err == nil {
 		if admission.Enter(size) {
 			i.metrics.inFlight.Inc()
 			res, err = i.call(access.With(slowlog.With(edge.WithRequestID(ctx, id), course), who), req, method, handler)
@@ -102,12 +108,17 @@ func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServer
 	return res, answer
 }
 
+// operates says whether a method looks at the cluster or changes it, rather than to ask for keys.
+func operates(method string) bool {
+	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	return service != kvv1.KV_ServiceDesc.ServiceName && name != "InspectKey"
+}
+
 // authorize says who calls. All but the inspection of a key, which the service itself allows or not, asks of the cluster
 // service what only those may see and do who administer the cluster.
 func (i *Interceptor) authorize(ctx context.Context, method, id string) (*access.Principal, error) {
 	who, err := i.guard.Authenticate(metadata.ValueFromIncomingContext(ctx, "authorization"))
-	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	cluster := service != kvv1.KV_ServiceDesc.ServiceName && name != "InspectKey"
+	name, cluster := path.Base(method), operates(method)
 	if err == nil && cluster && !who.Administers() {
 		err = fmt.Errorf("%w: it needs admin", access.ErrDenied)
 	}

@@ -66,6 +66,15 @@ func allow(ctx context.Context, guard *access.Guard, action access.Action, key [
 	return err
 }
 
+// charge takes the items of a batch from the limits of whoever asks, who has entered. Who is not known is refused later, with each item.
+func (s *KV) charge(ctx context.Context, n int) error {
+	who, err := s.guard.From(ctx)
+	if err != nil {
+		return nil
+	}
+	return who.Charge(n, time.Now())
+}
+
 // ListsBy makes lister list keys, before the first call.
 func (s *KV) ListsBy(lister Lister) { s.lister = lister }
 

@@ -14,10 +14,17 @@ import (
 // guarded makes a guard with one token.
 func guarded(t testing.TB, rules ...access.EntryRule) (*access.Guard, string) {
 	t.Helper()
+	return guardedWith(t, nil, rules...)
+}
+
+// guardedWith makes a guard with one token that has limits.
+func guardedWith(t testing.TB, limits *access.EntryLimits, rules ...access.EntryRule) (*access.Guard, string) {
+	t.Helper()
 	token, e, err := access.NewToken("limited", time.Time{}, rules)
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.Limits = limits
 	text, err := access.Append(nil, e)
 	if err != nil {
 		t.Fatal(err)

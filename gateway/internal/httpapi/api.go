@@ -40,6 +40,8 @@ type Store interface {
 type Overload interface {
 	// Full says whether a read, or a write, would be refused now. Background operations leave room for the others.
 	Full(write, background bool) bool
+	// FullKey says, as an error that wraps limit.ErrExceeded, that a read or write of key would be refused now.
+	FullKey(key []byte, write bool) error
 	// Hold returns how long a connection is not to be read after a request on it was refused.
 	Hold() time.Duration
 }

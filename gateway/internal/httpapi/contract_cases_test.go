@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -227,6 +228,9 @@ func (d *driver) access(c call) {
 		cfg.Guard, cfg.KV = guard, kv
 	})
 	limited.good(401, c)
+	if strings.HasPrefix(c.target, "/v1/kv") || strings.HasPrefix(c.target, "/v1/cluster/keys/") {
+		d.rated(c)
+	}
 	c.header = c.header.Clone()
 	if c.header == nil {
 		c.header = http.Header{}
@@ -237,6 +241,28 @@ func (d *driver) access(c call) {
 		return
 	}
 	limited.good(403, c)
+}
+
+// rated sends c with a token that had its one operation in a thousand seconds.
+func (d *driver) rated(c call) {
+	d.t.Helper()
+	guard, token := guardedWith(d.t, &access.EntryLimits{PerSecond: 0.001}, access.EntryRule{Allow: []string{"get", "put", "delete"}})
+	rated := d.on(func(cfg *httpapi.Config) {
+		kv := grpcapi.NewKV(edgetest.NewStore(), cfg.Tokens, guard, maxValue)
+		kv.ListsBy(edgetest.NewStore())
+		cfg.Guard, cfg.KV = guard, kv
+	})
+	if got := rated.h.do(call{"GET", "/v1/kv/other", header("Authorization", "Bearer "+token), ""}); got.StatusCode != 404 {
+		d.t.Errorf("the first operation: %d", got.StatusCode)
+	}
+	c.header = c.header.Clone()
+	if c.header == nil {
+		c.header = http.Header{}
+	}
+	c.header.Set("Authorization", "Bearer "+token)
+	if wait, err := strconv.Atoi(rated.good(429, c).Header.Get("Retry-After")); err != nil || wait < 900 || wait > 1000 {
+		d.t.Errorf("Retry-After is %d (%v)", wait, err)
+	}
 }
 
 func (d *driver) readFaults(m string) {

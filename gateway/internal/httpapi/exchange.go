@@ -14,6 +14,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/httpapi/edge"
 	"github.com/dotring/dotring/gateway/internal/problem"
 	"github.com/dotring/dotring/gateway/internal/slowlog"
+	"github.com/dotring/dotring/gateway/limit"
 )
 
 // exchange is one request and its answer. It stands in for the ResponseWriter, so that it reaches the handlers through
@@ -36,6 +37,7 @@ type exchange struct {
 	started    time.Time
 	requestID  string
 	who        *access.Principal // who asks; nil where everybody may do everything
+	entered    bool              // a place of who was taken
 	values     *[6]string        // backing of the header values of this answer; not used again
 	valuesLen  int
 	err        error // what the answer was made of, for the log
@@ -152,6 +154,9 @@ func (x *exchange) fail(r *http.Request, err error) {
 
 func (x *exchange) failWith(r *http.Request, p problem.Problem, err error) {
 	x.err = err
+	if errors.Is(err, limit.ErrExceeded) {
+		x.api.metrics.limited.Inc()
+	}
 	h := x.Header()
 	h["Cache-Control"] = x.api.common.noStore
 	if s := p.RetryAfter(); s > 0 {
@@ -258,9 +263,16 @@ func (x *exchange) readOnly(r *http.Request) bool {
 	return false
 }
 
-// admit takes a place among the requests under way, and room for a body of up to bodyBytes; without one it answers 429.
-// What the store would refuse is refused here, before its body is read.
+// admit takes a place among the requests under way, and among those of who asks, and room for a body of up to bodyBytes; without one it
+// answers 429. What the store would refuse is refused here, before its body is read. What operates the cluster has no limits of its own.
 func (x *exchange) admit(r *http.Request, bodyBytes int64) bool {
+	if x.op != opCluster && x.op != opBackup {
+		if err := x.who.Enter(x.started); err != nil {
+			x.fail(r, err)
+			return false
+		}
+		x.entered = true
+	}
 	by, background := x.api.cfg.Admission, x.op >= opBatchGet && x.op <= opBatchDelete
 	switch {
 	case x.op == opCluster:
@@ -288,6 +300,9 @@ func (x *exchange) hold(n int) {
 func (x *exchange) release() {
 	if x.admittedBy != nil {
 		x.admittedBy.Leave(x.bodyRoom)
+	}
+	if x.entered {
+		x.who.Leave()
 	}
 	x.api.metrics.inFlight.Dec()
 }

@@ -43,6 +43,7 @@ type metrics struct {
 	bytesOut  prometheus.Counter
 	inFlight  prometheus.Gauge
 	rejected  prometheus.Counter
+	limited   prometheus.Counter
 	denied    prometheus.Counter
 	heldBack  prometheus.Gauge
 }
@@ -60,6 +61,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Requests over HTTP under way."}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "rejected_total",
 			Help: "Requests refused at once because too many were under way."}),
+		limited: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "limited_total",
+			Help: "Requests answered 429 since their token, or their key, was at a limit of its own."}),
 		denied: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "denied_total",
 			Help: "Requests refused because their sender is not known or may not do that."}),
 		heldBack: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "held_back_connections",
@@ -74,7 +77,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.durations[o] = durations.WithLabelValues(o.String())
 		m.counts[o].of = m.requests.MustCurryWith(prometheus.Labels{"op": o.String()})
 	}
-	reg.MustRegister(m.requests, durations, m.bytesIn, m.bytesOut, m.inFlight, m.rejected, m.denied, m.heldBack)
+	reg.MustRegister(m.requests, durations, m.bytesIn, m.bytesOut, m.inFlight, m.rejected, m.limited, m.denied, m.heldBack)
 	return m
 }
 

@@ -225,6 +225,8 @@ type refusing struct{}
 func (refusing) Full(bool, bool) bool { return true }
 func (refusing) Hold() time.Duration  { return time.Second }
 
+func (refusing) FullKey([]byte, bool) error { return nil }
+
 // A client that comes back at once has its answer at once too, but the next request on its connection is not read before
 // its time, unless it goes away.
 func TestARefusedConnectionIsHeldBack(t *testing.T) {

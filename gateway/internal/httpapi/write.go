@@ -73,6 +73,11 @@ func (a *API) writeRequest(x *exchange, r *http.Request, action access.Action) (
 	if err := x.allow(action, req.Key); err != nil {
 		return req, writeParams{}, err
 	}
+	if a.cfg.Overload != nil && r.ContentLength != 0 {
+		if err := a.cfg.Overload.FullKey(req.Key, true); err != nil {
+			return req, writeParams{}, err
+		}
+	}
 	p, err := parseWrite(r.URL.RawQuery)
 	if err != nil {
 		return req, p, err

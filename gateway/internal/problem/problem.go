@@ -7,8 +7,10 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/gateway/limit"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 )
 
@@ -60,6 +62,8 @@ type Problem struct {
 	Outcome   string // of a failed write as coordinator.Outcome spells it, else empty
 	Replicas  []coordinator.Report
 	RequestID string
+	// Wait is after how long it makes sense to try again, where that is known; else 0.
+	Wait time.Duration
 }
 
 // Of returns the problem of err, which is not nil. write says that the request was a write: one that failed before the
@@ -79,6 +83,10 @@ func Of(err error, write bool, requestID string) Problem {
 	}
 	if row != &internalRow {
 		p.Detail = detail(err, ce)
+	}
+	var exceeded *limit.Exceeded
+	if errors.As(err, &exceeded) {
+		p.Wait = exceeded.Wait
 	}
 	if write {
 		p.Outcome = outcome(err, ce, row == &internalRow)
@@ -124,7 +132,7 @@ func detail(err error, ce *coordinator.Error) string {
 func (p Problem) RetryAfter() int {
 	switch p.Status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return 1
+		return int(max(1, (p.Wait+time.Second-1)/time.Second))
 	default:
 		return 0
 	}

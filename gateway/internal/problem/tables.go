@@ -14,6 +14,7 @@ import (
 
 	"github.com/dotring/dotring/gateway/access"
 	"github.com/dotring/dotring/gateway/coordinator"
+	"github.com/dotring/dotring/gateway/limit"
 	"github.com/dotring/dotring/ringsvc/causal"
 )
 
@@ -72,6 +73,7 @@ var httpTable = []httpRow{
 	{fault{err: ErrBatchTooLarge}, 413, "batch-too-large", "Batch too large"},
 	{fault{err: ErrURITooLong}, 414, "uri-too-long", "URI too long"},
 	{fault{err: ErrEncoding}, 415, "unsupported-encoding", "Unsupported content encoding"},
+	{fault{err: limit.ErrExceeded}, 429, "rate-limited", "Rate limited"},
 	{fault{err: ErrOverloaded}, 429, "overloaded", "Overloaded"},
 	{fault{kind: coordinator.Overloaded}, 429, "overloaded", "Overloaded"},
 	{fault{err: ErrConditionalWrite}, 501, "conditional-write-unsupported", "Conditional write unsupported"},
@@ -126,6 +128,7 @@ var grpcTable = []grpcRow{
 	{fault{err: ErrBatchTooLarge}, codes.InvalidArgument, "BATCH_TOO_LARGE"},
 	{fault{err: ErrURITooLong}, codes.InvalidArgument, "URI_TOO_LONG"},
 	{fault{err: ErrEncoding}, codes.InvalidArgument, "UNSUPPORTED_ENCODING"},
+	{fault{err: limit.ErrExceeded}, codes.ResourceExhausted, "RATE_LIMITED"},
 	{fault{err: ErrOverloaded}, codes.ResourceExhausted, "OVERLOADED"},
 	{fault{kind: coordinator.Overloaded}, codes.ResourceExhausted, "OVERLOADED"},
 	{fault{err: ErrConditionalWrite}, codes.Unimplemented, "CONDITIONAL_WRITE_UNSUPPORTED"},

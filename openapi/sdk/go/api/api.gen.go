@@ -1254,6 +1254,9 @@ type RecordFull = Problem
 // SiblingsResponse The key is `key` where it is UTF-8, else `key_base64`.
 type SiblingsResponse = Siblings
 
+// TooMany A problem as of RFC 9457.
+type TooMany = Problem
+
 // URITooLong A problem as of RFC 9457.
 type URITooLong = Problem
 
@@ -4254,7 +4257,7 @@ type InspectKeyResponse struct {
 	// ApplicationproblemJSON414 the response for an HTTP 414 `application/problem+json` response
 	ApplicationproblemJSON414 *URITooLong
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
-	ApplicationproblemJSON429 *Overloaded
+	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
 	ApplicationproblemJSON500 *Internal
 	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -4303,7 +4306,7 @@ func (r InspectKeyResponse) GetApplicationproblemJSON414() *URITooLong {
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
-func (r InspectKeyResponse) GetApplicationproblemJSON429() *Overloaded {
+func (r InspectKeyResponse) GetApplicationproblemJSON429() *TooMany {
 	return r.ApplicationproblemJSON429
 }
 
@@ -7670,7 +7673,7 @@ type BatchDeleteResponse struct {
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
 	ApplicationproblemJSON415 *UnsupportedEncoding
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
-	ApplicationproblemJSON429 *Overloaded
+	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
 	ApplicationproblemJSON500 *Internal
 	// ApplicationproblemJSON504 the response for an HTTP 504 `application/problem+json` response
@@ -7726,7 +7729,7 @@ func (r BatchDeleteResponse) GetApplicationproblemJSON415() *UnsupportedEncoding
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
-func (r BatchDeleteResponse) GetApplicationproblemJSON429() *Overloaded {
+func (r BatchDeleteResponse) GetApplicationproblemJSON429() *TooMany {
 	return r.ApplicationproblemJSON429
 }
 
@@ -7868,7 +7871,7 @@ type BatchGetResponse2 struct {
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
 	ApplicationproblemJSON415 *UnsupportedEncoding
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
-	ApplicationproblemJSON429 *Overloaded
+	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
 	ApplicationproblemJSON500 *Internal
 	// ApplicationproblemJSON504 the response for an HTTP 504 `application/problem+json` response
@@ -7924,7 +7927,7 @@ func (r BatchGetResponse2) GetApplicationproblemJSON415() *UnsupportedEncoding {
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
-func (r BatchGetResponse2) GetApplicationproblemJSON429() *Overloaded {
+func (r BatchGetResponse2) GetApplicationproblemJSON429() *TooMany {
 	return r.ApplicationproblemJSON429
 }
 
@@ -8066,7 +8069,7 @@ type BatchPutResponse struct {
 	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
 	ApplicationproblemJSON415 *UnsupportedEncoding
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
-	ApplicationproblemJSON429 *Overloaded
+	ApplicationproblemJSON429 *TooMany
 	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
 	ApplicationproblemJSON500 *Internal
 	// ApplicationproblemJSON504 the response for an HTTP 504 `application/problem+json` response
@@ -8122,7 +8125,7 @@ func (r BatchPutResponse) GetApplicationproblemJSON415() *UnsupportedEncoding {
 }
 
 // GetApplicationproblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
-func (r BatchPutResponse) GetApplicationproblemJSON429() *Overloaded {
+func (r BatchPutResponse) GetApplicationproblemJSON429() *TooMany {
 	return r.ApplicationproblemJSON429
 }
 
@@ -9266,7 +9269,7 @@ func ParseInspectKeyResponse(rsp *http.Response) (*InspectKeyResponse, error) {
 		response.ApplicationproblemJSON414 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest Overloaded
+		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17058,7 +17061,7 @@ func ParseBatchDeleteResponse(rsp *http.Response) (*BatchDeleteResponse, error) 
 		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest Overloaded
+		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17499,7 +17502,7 @@ func ParseBatchGetResponse2(rsp *http.Response) (*BatchGetResponse2, error) {
 		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest Overloaded
+		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17940,7 +17943,7 @@ func ParseBatchPutResponse(rsp *http.Response) (*BatchPutResponse, error) {
 		response.ApplicationproblemJSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest Overloaded
+		var dest TooMany
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -1765,7 +1765,22 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Too much is under way. A write was not applied. */
+        /** @description Too much is under way, or the token or the key is at a limit of its own (`rate-limited`); `Retry-After` says when that lets in more. A write, and every item of a batch, was not applied. */
+        TooMany: {
+            headers: {
+                "Retry-After": components["headers"]["Retry-After"];
+                "Kv-Request-Id": components["headers"]["Kv-Request-Id"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                Vary: components["headers"]["Vary"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy-Of-Values"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Too much is under way, or the token or the key is at a limit of its own. */
         HeadOverloaded: {
             headers: {
                 "Retry-After": components["headers"]["Retry-After"];
@@ -2182,7 +2197,7 @@ export interface operations {
             404: components["responses"]["NoValue"];
             409: components["responses"]["Conflict"];
             414: components["responses"]["URITooLong"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             503: components["responses"]["ReadUnavailable"];
             504: components["responses"]["DeadlinePassed"];
@@ -2245,7 +2260,7 @@ export interface operations {
             413: components["responses"]["ValueTooLarge"];
             414: components["responses"]["URITooLong"];
             415: components["responses"]["UnsupportedEncoding"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             501: components["responses"]["ConditionalWriteUnsupported"];
             503: components["responses"]["WriteUnavailable"];
@@ -2310,7 +2325,7 @@ export interface operations {
             413: components["responses"]["ValueTooLarge"];
             414: components["responses"]["URITooLong"];
             415: components["responses"]["UnsupportedEncoding"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             501: components["responses"]["ConditionalWriteUnsupported"];
             503: components["responses"]["WriteUnavailable"];
@@ -2368,7 +2383,7 @@ export interface operations {
             409: components["responses"]["RecordFull"];
             410: components["responses"]["ContextGone"];
             414: components["responses"]["URITooLong"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             501: components["responses"]["ConditionalWriteUnsupported"];
             503: components["responses"]["WriteUnavailable"];
@@ -2506,7 +2521,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Denied"];
             414: components["responses"]["URITooLong"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             503: components["responses"]["ListUnavailable"];
             504: components["responses"]["DeadlinePassed"];
@@ -2615,7 +2630,7 @@ export interface operations {
             413: components["responses"]["BatchTooLarge"];
             414: components["responses"]["URITooLong"];
             415: components["responses"]["UnsupportedEncoding"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             504: components["responses"]["DeadlinePassed"];
         };
@@ -2659,7 +2674,7 @@ export interface operations {
             413: components["responses"]["BatchTooLarge"];
             414: components["responses"]["URITooLong"];
             415: components["responses"]["UnsupportedEncoding"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             504: components["responses"]["DeadlinePassed"];
         };
@@ -2703,7 +2718,7 @@ export interface operations {
             413: components["responses"]["BatchTooLarge"];
             414: components["responses"]["URITooLong"];
             415: components["responses"]["UnsupportedEncoding"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             504: components["responses"]["DeadlinePassed"];
         };
@@ -3729,7 +3744,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Denied"];
             414: components["responses"]["URITooLong"];
-            429: components["responses"]["Overloaded"];
+            429: components["responses"]["TooMany"];
             500: components["responses"]["Internal"];
             503: components["responses"]["NoLayout"];
         };
