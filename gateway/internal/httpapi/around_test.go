@@ -13,6 +13,7 @@ import (
 
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
+	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 )
 
 func TestHealth(t *testing.T) {
@@ -153,6 +154,33 @@ func TestSlowRequestsAreLogged(t *testing.T) {
 		}
 		if strings.Contains(line, "secret") {
 			t.Errorf("%s: the key is told: %s", name, line)
+		}
+	}
+}
+
+// TestSlowCallsAreLogged wants the same of gRPC.
+func TestSlowCallsAreLogged(t *testing.T) {
+	h := newHarness(t)
+	kv := kvv1.NewKVClient(grpcWith(h, slowLog(time.Nanosecond, zerolog.New(h.logs))))
+	for len(h.logs.lines) > 0 {
+		<-h.logs.lines // of the harness
+	}
+	for name, call := range map[string]func() error{
+		"Get": func() error { _, err := kv.Get(t.Context(), &kvv1.GetRequest{Key: []byte("secret")}); return err },
+		"BatchPut": func() error {
+			_, err := kv.BatchPut(t.Context(), &kvv1.BatchPutRequest{Items: []*kvv1.BatchPutItem{{Key: "secret"}, {Key: "secret"}}})
+			return err
+		},
+	} {
+		if err := call(); err != nil {
+			t.Fatal(err)
+		}
+		line := <-h.logs.lines
+		for _, part := range []string{`"message":"slow call"`, `"method":"` + name + `"`, `"request_id":"`, `"key":"2bb80d537b1da3e3"`, `"quorum":`,
+			`"slowest":"02000000000000000000000000000000"`} {
+			if !strings.Contains(line, part) {
+				t.Errorf("%s: %s lacks %s", name, line, part)
+			}
 		}
 	}
 }

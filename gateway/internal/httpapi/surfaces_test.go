@@ -24,6 +24,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/grpcapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi"
 	"github.com/dotring/dotring/gateway/internal/httpapi/edgetest"
+	"github.com/dotring/dotring/gateway/internal/slowlog"
 	"github.com/dotring/dotring/gateway/traffic"
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
@@ -34,8 +35,14 @@ import (
 // grpcOf serves the gRPC API of a harness in memory.
 func grpcOf(h *harness) *grpc.ClientConn {
 	h.t.Helper()
+	return grpcWith(h, slowLog(time.Hour, zerolog.Nop()))
+}
+
+// grpcWith is grpcOf with a log of slow calls.
+func grpcWith(h *harness, slow *slowlog.Log) *grpc.ClientConn {
+	h.t.Helper()
 	places := httpapi.NewAdmission(64, 64<<20)
-	i := grpcapi.NewInterceptor(places, places.Reserved(), nil, slowLog(time.Hour, zerolog.Nop()), zerolog.Nop(), prometheus.NewRegistry())
+	i := grpcapi.NewInterceptor(places, places.Reserved(), nil, slow, zerolog.Nop(), prometheus.NewRegistry())
 	s := grpcapi.NewServer(i, grpcapi.NewKV(h.store, h.tokens, nil, maxValue),
 		grpcapi.NewCluster(h.nodes, h.store, grpcapi.About{Name: "gateway1", R: 2, W: 2}),
 		func() (bool, string) { return h.ready == "", h.ready })
