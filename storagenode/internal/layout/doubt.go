@@ -91,6 +91,10 @@ func (d *Driver) refill(ctx context.Context) bool {
 	if k == nil || k.IsMember(d.cfg.Self.ID) && !d.cfg.State.Ready() {
 		return false
 	}
+	// Layouts that are not known any more may give it slots whose doubt would end at once, since by the known ones it owns none of them.
+	if now.Whole && !d.cfg.State.View().Informed(d.cfg.Self.ID, func(id ring.NodeID) bool { return d.heard[id] }) {
+		return false
+	}
 	id := k.Settled.ID()
 	if d.refilling != nil && (d.refilling.layout != id || d.refilling.ended) {
 		d.refilling.cancel()

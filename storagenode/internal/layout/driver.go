@@ -157,6 +157,7 @@ type Driver struct {
 	firstTry  time.Time // when all of the join list had been tried once
 	members   []membership.Member
 	told      map[ring.NodeID]uint64 // hash of the view that a peer is known to hold
+	heard     map[ring.NodeID]bool   // peers whose views this process has taken in
 	busy      map[ring.NodeID]bool   // peers with a call under way
 	asked     map[ring.NodeID]time.Time
 	random    time.Time // of the last exchange with a random peer
@@ -192,7 +193,7 @@ type stuck struct {
 func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, log: cfg.Logger, throttle: newThrottle(cfg.TransferRate, cfg.Pressure), wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
-		joiners: make(map[ring.NodeID]joiner), told: make(map[ring.NodeID]uint64), busy: make(map[ring.NodeID]bool),
+		joiners: make(map[ring.NodeID]joiner), told: make(map[ring.NodeID]uint64), heard: make(map[ring.NodeID]bool), busy: make(map[ring.NodeID]bool),
 		asked: make(map[ring.NodeID]time.Time), refused: make(map[string]bool), awaySince: make(map[ring.NodeID]time.Time),
 	}
 	var err error
@@ -454,6 +455,7 @@ func (d *Driver) adopt(ctx context.Context, peer Peer, b []byte) {
 		d.log.Warn().Err(err).Msg("view not stored, trying again")
 		return
 	}
+	d.heard[peer.ID] = true
 	d.log.Info().Stringer("cluster", v.Cluster()).Stringer("layout", v.Newest().ID()).Str("peer", peer.Name).Msg("cluster found")
 }
 

@@ -210,6 +210,58 @@ func TestDoubtIsRefilled(t *testing.T) {
 	})
 }
 
+// A disk that was rolled back to before its node became an owner must not end its doubt by the layout on it, in which the node
+// owns nothing and so has nothing to refill: others may know a newer one, which they count it in.
+func TestDoubtOutlivesAnOldLayout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		all := []*fakeNode{w.add(1), w.add(2), w.add(3)}
+		w.expect = len(all)
+		for _, n := range all {
+			n.start()
+		}
+		time.Sleep(10 * time.Second)
+		if settledOn(all...) == nil {
+			t.Fatal("not settled")
+		}
+		before := all[0].state.View().Encode()
+		late := w.add(4)
+		late.start()
+		all = append(all, late)
+		time.Sleep(10 * time.Second)
+		l := settledOn(all...)
+		if l == nil {
+			t.Fatal("the fourth did not join")
+		}
+		for _, n := range all {
+			n.stop()
+			n.store.kv["key"] = []byte("v")
+		}
+		key := ring.SlotOf([]byte("key"))
+		late.store.meta = map[string][]byte{metaView: before}
+		late.store.kv = map[string][]byte{}
+		late.store.distrust()
+		late.start()
+		time.Sleep(20 * time.Second)
+		if !late.store.Doubts().Any() {
+			t.Fatal("the doubt ended by an old layout, before anyone was heard")
+		}
+		for _, n := range all[:3] {
+			n.start()
+		}
+		time.Sleep(20 * time.Second)
+		if late.store.Doubts().Any() {
+			t.Fatalf("still in doubt with all others there:\n%s", w.log.String())
+		}
+		if (late.store.kv["key"] != nil) != l.Owns(late.id, key) {
+			t.Errorf("refilled with %q, owner %v", late.store.kv, l.Owns(late.id, key))
+		}
+		for _, n := range all {
+			n.stop()
+		}
+	})
+}
+
 // Owners that are all in doubt do not wait for each other: once none of those left is merely away, what all of them hold
 // is put together. With one that is trusted, its word is taken too.
 func TestAllInDoubt(t *testing.T) {

@@ -186,7 +186,7 @@ func (d *Driver) exchange(ctx context.Context, now time.Time, m membership.Membe
 	d.asked[m.ID] = now
 	peer := peerOf(m)
 	d.call(ctx, func(ctx context.Context) func(context.Context) {
-		views, hash, err := d.swap(ctx, peer, k)
+		views, hash, whole, err := d.swap(ctx, peer, k)
 		return func(context.Context) {
 			delete(d.busy, m.ID)
 			if err != nil {
@@ -201,40 +201,44 @@ func (d *Driver) exchange(ctx context.Context, now time.Time, m membership.Membe
 			for _, v := range views {
 				d.merge(peer, v)
 			}
+			if whole {
+				d.heard[m.ID] = true
+			}
 		}
 	})
 }
 
 // swap tells a peer what it lacks, and returns what it answered and the hash of the view that it has then. Two who know the same layouts
-// only tell each other who has come how far; else the peer's view comes, and this node's goes where it holds more.
-func (d *Driver) swap(ctx context.Context, peer Peer, k *Known) (views []*ring.View, hash uint64, err error) {
+// only tell each other who has come how far; else the peer's view comes, and this node's goes where it holds more. With whole, what was
+// answered is all that the peer knew.
+func (d *Driver) swap(ctx context.Context, peer Peer, k *Known) (views []*ring.View, hash uint64, whole bool, err error) {
 	a, err := d.cfg.Peers.ExchangeView(ctx, peer, k.Brief)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
 	for try := 0; ; try++ {
 		union, v, err := d.cfg.State.Union(a.View)
 		switch {
 		case errors.Is(err, ring.ErrMissingLayout): // this node went on meanwhile
-			return views, a.Hash, nil
+			return views, a.Hash, false, nil
 		case errors.Is(err, ring.ErrForeignCluster):
 			d.Foreign(peer.Name, ring.ClusterOf(a.View))
-			return nil, 0, err
+			return nil, 0, false, err
 		case err != nil:
-			return nil, 0, err
+			return nil, 0, false, err
 		}
 		if v != nil {
 			views = append(views, v)
 		}
 		if !a.Again || union.Hash() == a.Hash || try == 2 {
-			return views, a.Hash, nil
+			return views, a.Hash, len(views) > 0, nil
 		}
 		settled := ring.LayoutID{}
 		if v != nil {
 			settled = v.Settled().ID()
 		}
 		if a, err = d.cfg.Peers.ExchangeView(ctx, peer, union.EncodeFor(settled)); err != nil {
-			return nil, 0, err
+			return nil, 0, false, err
 		}
 	}
 }
