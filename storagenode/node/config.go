@@ -61,7 +61,8 @@ type Config struct {
 	ScrubRate     int64
 
 	// TransferRate bounds what this node pulls from others for layout changes, and what it hands over after them, in bytes a
-	// second; 0 for no bound, else at least 64 KiB. A tenth of it is used while clients' requests queue up. Default 32 MiB.
+	// second; 0 for no bound, else at least 64 KiB. A tenth of it is used while clients' requests queue up, and less
+	// than all where pulls slow clients' writes down. Default 32 MiB.
 	TransferRate int64
 
 	// HintBytesMax and HintAgeMax bound the writes that this node takes in for others that are away: the bytes of all, and

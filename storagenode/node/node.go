@@ -41,6 +41,7 @@ import (
 	"github.com/dotring/dotring/storagenode/internal/stream"
 	"github.com/dotring/dotring/storagenode/internal/witness"
 	"github.com/dotring/dotring/storagenode/kv"
+	"github.com/dotring/dotring/storagenode/transfer"
 )
 
 // ErrGossipEnded means that serf shut itself down, as it does when another node of the same name is in the majority.
@@ -196,7 +197,7 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, DeadAfter: n.cfg.DeadAfter, Standby: n.cfg.Standby,
-		Reached: n.reach.get, TransferRate: n.cfg.TransferRate, Pressure: n.pressure,
+		Reached: n.reach.get, TransferRate: n.cfg.TransferRate, Pressure: n.pressure, Served: func() transfer.Served { return n.stream.Served() },
 		State: n.state, Doubts: n.store, Vouched: n.witness.Vouched, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
 		Publish: n.publish, Logger: n.log, Registerer: n.reg,
 	}); err != nil {

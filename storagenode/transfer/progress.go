@@ -1,5 +1,5 @@
-// Package transfer says what a node has pulled for a layout change, how long the rest will take, and which records it may
-// remove once others own them. It is pure: time and what others hold come in as arguments.
+// Package transfer says what a node has pulled for a layout change, how long the rest will take, how fast that may go beside
+// clients, and which records it may remove once others own them. It is pure: time and what others hold come in as arguments.
 package transfer
 
 import (

@@ -58,7 +58,7 @@ type flags struct {
 	ScrubInterval *string `help:"About how often all that is on the disk is read and verified (168h)." placeholder:"DURATION"`
 	ScrubRate     *string `help:"Most that is read for that a second, as in 8MiB; 0 for never (8MiB)." placeholder:"SIZE"`
 
-	TransferRate *string `help:"Most that is pulled from other nodes for changes of the layout a second, as in 32MiB; 0 for no limit (32MiB)." placeholder:"SIZE"`
+	TransferRate *string `help:"Most that is pulled from other nodes for changes of the layout a second, as in 32MiB, a tenth of it where that slows clients down; 0 for no limit (32MiB)." placeholder:"SIZE"`
 
 	HintBytesMax *string `help:"Most that is kept for other nodes that are away, as in 4GiB; 0 for no limit (4GiB)." placeholder:"SIZE"`
 	HintAgeMax   *string `help:"How long a node may be away for more to be kept for it; 0 for no limit (24h)." placeholder:"DURATION"`

@@ -16,6 +16,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/planner"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/storagenode/transfer"
 )
 
 const (
@@ -116,10 +117,11 @@ type Config struct {
 	// Standby is a node that founds nothing and asks nobody to join: it waits until it is given the place of a member.
 	Standby bool
 	Reached func() (all, tried bool)
-	// TransferRate bounds what is pulled, in bytes a second, 0 for no bound. Pressure is how full the queues of clients'
-	// requests are, 0 to 1, before which pulls give way; nil for never.
+	// TransferRate bounds what is pulled, in bytes a second, 0 for no bound. Pulls give way where Pressure, how full the queues of
+	// clients' requests are, 0 to 1, is high, and where clients' writes take longer than usual, as Served tells; nil for never.
 	TransferRate int64
 	Pressure     func() float64
+	Served       func() transfer.Served
 
 	State  *State
 	Doubts Doubtful
@@ -192,7 +194,7 @@ type stuck struct {
 // New returns a driver that does nothing until Run.
 func New(cfg Config) (*Driver, error) {
 	d := &Driver{
-		cfg: cfg, log: cfg.Logger, throttle: newThrottle(cfg.TransferRate, cfg.Pressure), wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
+		cfg: cfg, log: cfg.Logger, throttle: newThrottle(cfg.TransferRate, cfg.Pressure, cfg.Served), wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
 		joiners: make(map[ring.NodeID]joiner), told: make(map[ring.NodeID]uint64), heard: make(map[ring.NodeID]bool), busy: make(map[ring.NodeID]bool),
 		asked: make(map[ring.NodeID]time.Time), refused: make(map[string]bool), awaySince: make(map[ring.NodeID]time.Time),
 	}
@@ -255,6 +257,9 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 	}
 	if !d.steps(ctx) {
 		soon(stepRetry)
+	}
+	if d.sync == nil && d.refilling == nil {
+		d.throttle.idle(now)
 	}
 	d.watchAway(ctx, now)
 	soon(d.propose(ctx, now))

@@ -525,7 +525,7 @@ func pulling(t *testing.T, store *fifo, find func(ring.NodeID) (Peer, bool), pee
 	}
 	id := ring.LayoutID{Epoch: 2}
 	return &puller{self: nodeID(1), layout: id, peers: peers, records: store, metrics: m, find: find,
-		track: newTracker(nodeID(1), id, nil, store, time.Now(), zerolog.Nop()), throttle: newThrottle(0, nil), log: zerolog.Nop()}
+		track: newTracker(nodeID(1), id, nil, store, time.Now(), zerolog.Nop()), throttle: newThrottle(0, nil, nil), log: zerolog.Nop()}
 }
 
 // script answers pulls as told.
@@ -696,7 +696,7 @@ func TestSecondSourceSendsWhatDiffers(t *testing.T) {
 		store.kv[key] = recordOf(key)
 	}
 	p := pulling(t, store, allThere, &script{})
-	have, sum, err := p.leaves(everywhere, nil, []byte(k[98]))
+	have, sum, _, err := p.leaves(everywhere, nil, []byte(k[98]))
 	if err != nil || len(have) != 99*16 {
 		t.Fatal(len(have), err)
 	}
@@ -746,7 +746,7 @@ func (g *groups) PullMissing(_ context.Context, _ Peer, _ ring.LayoutID, _ ring.
 func TestPullsAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		took := func(rate int64, pressure float64) time.Duration {
-			th := newThrottle(rate, func() float64 { return pressure })
+			th := newThrottle(rate, func() float64 { return pressure }, nil)
 			start := time.Now()
 			var pulls sync.WaitGroup
 			for range 4 {
@@ -770,6 +770,97 @@ func TestPullsAreThrottled(t *testing.T) {
 		}
 		if d := took(0, 0.5); d == 0 {
 			t.Error("clients are not given way without a rate")
+		}
+	})
+}
+
+// Pulls take what leaves clients' writes quick, and all of their rate where there are none.
+func TestPullsGiveWayToWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const piece = 64 << 10
+		var served transfer.Served
+		spare := float64(100 << 20) // how many bytes a second can be pulled without making writes slow
+		th := newThrottle(10<<20, nil, func() transfer.Served { return served })
+		last := time.Now()
+		write := func(bytes int) { // 100 a second since the last time
+			each, took := time.Millisecond, time.Since(last)
+			if float64(bytes) > spare*took.Seconds() {
+				each = 5 * time.Millisecond
+			}
+			n := took / (10 * time.Millisecond)
+			served.Writes, served.Took, last = served.Writes+uint64(n), served.Took+n*each, last.Add(n*10*time.Millisecond)
+		}
+		for range 10 {
+			time.Sleep(time.Second)
+			write(0)
+			th.idle(time.Now())
+		}
+		pull := func(mib int, clients bool) time.Duration {
+			start := time.Now()
+			for pulled := 0; pulled < mib<<20; {
+				before := pulled
+				for at := time.Now(); time.Since(at) < 100*time.Millisecond; pulled += piece {
+					th.wait(t.Context(), piece)
+				}
+				if clients {
+					write(pulled - before)
+				}
+			}
+			return time.Since(start)
+		}
+		if d := pull(100, true); d > 14*time.Second {
+			t.Errorf("100 MiB at 10 MiB a second took %v though writes stay quick", d)
+		}
+		spare = 3 << 20
+		if d := pull(20, true); d < 5*time.Second || d > 20*time.Second {
+			t.Errorf("20 MiB took %v where writes are slow beside more than 3 MiB a second", d)
+		}
+		if d := pull(100, false); d > 12*time.Second {
+			t.Errorf("100 MiB took %v without clients", d)
+		}
+	})
+}
+
+// heldBack answers for what it took when it is told to.
+type heldBack struct {
+	Records
+	bytes int
+	done  []func(bool, error)
+}
+
+func (h *heldBack) Apply(_, rec []byte, done func(bool, error)) error {
+	h.bytes, h.done = h.bytes+len(rec), append(h.done, done)
+	return nil
+}
+
+// A client's write has no more of a pull in front of it than one piece.
+func TestPullsAreStoredInPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const records, size = 64, 10 << 10
+		h := &heldBack{}
+		p := pulling(t, newFifo(true), allThere, &script{})
+		p.records = h
+		var c Chunk
+		for _, key := range inOrder(records) {
+			c.Keys, c.Records = append(c.Keys, []byte(key)), append(c.Records, make([]byte, size))
+		}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- p.take(t.Context(), everywhere, c, func([]byte, int) {})
+		}()
+		taken := 0
+		for synctest.Wait(); len(h.done) > 0; synctest.Wait() {
+			if h.bytes > pieceBytes+size {
+				t.Fatalf("%d bytes are queued at once", h.bytes)
+			}
+			done := h.done
+			taken, h.bytes, h.done = taken+len(done), 0, nil
+			for _, f := range done {
+				f(true, nil)
+			}
+		}
+		if err := <-ended; err != nil || taken != records {
+			t.Errorf("%d of %d records were stored: %v", taken, records, err)
 		}
 	})
 }

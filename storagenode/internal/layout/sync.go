@@ -22,6 +22,12 @@ import (
 const (
 	// pullsMax bounds the ranges that are pulled at once.
 	pullsMax = 4
+	// pieceBytes is how much of what came is stored at once, the last record on top: a client's write has no more in front of it,
+	// for each pull, and no more beside it in its commit.
+	pieceBytes = 64 << 10
+	// comparedPart is the part of the records that were compared that counts as taken in: to read and sum them up costs about so
+	// much of what it costs to store them.
+	comparedPart = 8
 	// pullTimeout bounds one attempt to pull a range; the next goes on where it ended.
 	pullTimeout = 10 * time.Minute
 	// applyRetry is the pause when the store is busy.
@@ -202,11 +208,7 @@ func (p *puller) attempt(ctx context.Context, id ring.NodeID, r ring.Range) erro
 		err = p.compared(ctx, peer, r, after)
 	} else {
 		err = p.peers.Pull(ctx, peer, p.layout, r, after, func(c Chunk) error {
-			size, err := p.take(ctx, r, c)
-			if err == nil {
-				p.track.advance(r, id, c.Keys[len(c.Keys)-1], size)
-			}
-			return err
+			return p.take(ctx, r, c, func(last []byte, size int) { p.track.advance(r, id, last, size) })
 		})
 	}
 	if err == nil {
@@ -233,17 +235,15 @@ func (p *puller) compared(ctx context.Context, peer Peer, r ring.Range, after []
 		if !r.Contains(ring.SlotOf(g.Last)) || after != nil && !IsBehind(g.Last, after) {
 			return errors.New("a group outside of the range")
 		}
-		p.throttle.wait(ctx, len(g.Last)+groupOverhead)
-		have, sum, err := p.leaves(r, after, g.Last)
+		have, sum, read, err := p.leaves(r, after, g.Last)
 		if err != nil {
 			return fmt.Errorf("read what is here: %w", err)
 		}
+		p.throttle.wait(ctx, len(g.Last)+groupOverhead+read/comparedPart)
 		taken := 0
 		if !bytes.Equal(sum.Append(nil), g.Sum) {
 			err = p.peers.PullMissing(ctx, peer, p.layout, r, after, g.Last, have, func(c Chunk) error {
-				size, err := p.take(ctx, r, c)
-				taken += size
-				return err
+				return p.take(ctx, r, c, func(_ []byte, size int) { taken += size })
 			})
 			if err != nil {
 				return err
@@ -260,8 +260,9 @@ func IsBehind(a, b []byte) bool {
 	return cmp.Or(cmp.Compare(ring.Hash(a), ring.Hash(b)), bytes.Compare(a, b)) > 0
 }
 
-// leaves returns the hashes of the records here behind after, up to the key until, one after another, and their sum.
-func (p *puller) leaves(r ring.Range, after, until []byte) (have []byte, sum merkle.Sum, err error) {
+// leaves returns the hashes of the records here behind after, up to the key until, one after another, their sum, and how many
+// bytes were read for that.
+func (p *puller) leaves(r ring.Range, after, until []byte) (have []byte, sum merkle.Sum, read int, err error) {
 	err = p.records.Scan(r, after, func(key, rec []byte) (bool, error) {
 		if IsBehind(key, until) {
 			return false, nil
@@ -272,29 +273,41 @@ func (p *puller) leaves(r ring.Range, after, until []byte) (have []byte, sum mer
 		}
 		leaf := merkle.Leaf(key, d)
 		have, sum = leaf.Append(have), sum.Plus(leaf)
+		read += len(key) + len(rec)
 		return true, nil
 	})
-	return have, sum, err
+	return have, sum, read, err
 }
 
-// take checks a chunk of the range and makes it durable. It returns the bytes of its records.
-func (p *puller) take(ctx context.Context, r ring.Range, c Chunk) (size int, err error) {
+// take checks a chunk of the range and makes it durable, piece by piece, when the rate allows that. It tells stored the last key
+// of each piece that is durable, and the bytes of its records.
+func (p *puller) take(ctx context.Context, r ring.Range, c Chunk, stored func(last []byte, size int)) error {
 	if len(c.Keys) == 0 || len(c.Keys) != len(c.Records) {
-		return 0, fmt.Errorf("malformed chunk of %d keys and %d records", len(c.Keys), len(c.Records))
+		return fmt.Errorf("malformed chunk of %d keys and %d records", len(c.Keys), len(c.Records))
 	}
-	for i, key := range c.Keys {
+	for _, key := range c.Keys {
 		if !r.Contains(ring.SlotOf(key)) {
-			return 0, errors.New("a key outside of the range")
+			return errors.New("a key outside of the range")
 		}
-		size += len(key) + len(c.Records[i])
 	}
-	if p.throttle.wait(ctx, size); ctx.Err() != nil {
-		return 0, ctx.Err()
+	for from := 0; from < len(c.Keys); {
+		to, size := from, 0
+		for ; to < len(c.Keys) && size < pieceBytes; to++ {
+			size += len(c.Keys[to]) + len(c.Records[to])
+		}
+		if p.throttle.wait(ctx, size); ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := p.store(ctx, Chunk{Keys: c.Keys[from:to], Records: c.Records[from:to]}); err != nil {
+			return err
+		}
+		stored(c.Keys[to-1], size)
+		from = to
 	}
-	return size, p.store(ctx, c)
+	return nil
 }
 
-// store returns when a chunk is durable.
+// store returns when a piece is durable.
 func (p *puller) store(ctx context.Context, c Chunk) error {
 	ended := make(chan error, len(c.Keys))
 	waiting := 0

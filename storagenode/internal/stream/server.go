@@ -25,6 +25,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/kv"
+	"github.com/dotring/dotring/storagenode/transfer"
 )
 
 const (
@@ -99,8 +100,10 @@ type Server struct {
 	log     zerolog.Logger // sampled
 	metrics *metrics
 	jobs    chan job
-	queued  atomic.Int64 // requests in jobs
-	pending atomic.Int64 // requests received and not finally answered
+	queued  atomic.Int64  // requests in jobs
+	pending atomic.Int64  // requests received and not finally answered
+	writes  atomic.Uint64 // that are durable and answered
+	writing atomic.Int64  // nanoseconds that they took together
 	idle    chan struct{}
 	stop    chan struct{} // closed by Close
 	owned   sync.WaitGroup
@@ -414,6 +417,12 @@ func (s *Server) heartbeats() {
 		s.mu.Unlock()
 		last = now
 	}
+}
+
+// Served tells how many writes were made durable and answered since the start, and how long that took in all. Safe for
+// concurrent use; writes that end meanwhile may be in one number alone.
+func (s *Server) Served() transfer.Served {
+	return transfer.Served{Writes: s.writes.Load(), Took: time.Duration(s.writing.Load())}
 }
 
 // done counts n requests as finally answered.

@@ -97,7 +97,12 @@ func (s *Server) doubtful(c *conn, f *frame, r *storagev1.Request) bool {
 
 // finish sends the final answer to a request.
 func (s *Server) finish(c *conn, f *frame, r *storagev1.Request, resp *storagev1.Response) {
-	s.metrics.answered(r.GetOp(), resp.Status, time.Since(f.at))
+	took := time.Since(f.at)
+	s.metrics.answered(r.GetOp(), resp.Status, took)
+	if resp.Durable {
+		s.writes.Add(1)
+		s.writing.Add(int64(took))
+	}
 	c.answer(resp)
 	s.done(1)
 }
