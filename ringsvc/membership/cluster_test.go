@@ -84,6 +84,9 @@ func cluster(t *testing.T, n *memtransport.Network, count int) []*Cluster {
 	return nodes
 }
 
+// spreads is within which time news reach everyone, also one whom gossip misses by chance: with the next exchange of states.
+const spreads = 2 * pushPullInterval
+
 func join(t *testing.T, c *Cluster, addrs ...string) {
 	t.Helper()
 	if reached, err := c.Join(t.Context(), addrs); err != nil || reached != len(addrs) {
@@ -147,7 +150,7 @@ func complete(nodes []*Cluster, count int) func() bool {
 func TestNodesSeeEachOther(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memtransport.Network) {
 		nodes := cluster(t, n, 3)
-		within(t, 2*time.Second, "three alive everywhere", complete(nodes, 3))
+		within(t, spreads, "three alive everywhere", complete(nodes, 3))
 		for at, c := range nodes {
 			members := c.Members()
 			for i := range nodes {
@@ -167,7 +170,7 @@ func TestNodesSeeEachOther(t *testing.T) {
 func TestSetLocalReachesAll(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memtransport.Network) {
 		nodes := cluster(t, n, 5)
-		within(t, 5*time.Second, "all alive", complete(nodes, 5))
+		within(t, spreads, "all alive", complete(nodes, 5))
 		for _, c := range nodes {
 			for len(c.Changed()) > 0 {
 				<-c.Changed()
@@ -186,7 +189,7 @@ func TestSetLocalReachesAll(t *testing.T) {
 		if got := seen(nodes[1], 1); got.Newest.Epoch != 1099 || got.Status != Alive || got.GossipAddr != address(1) {
 			t.Errorf("the node sees itself as %+v", got)
 		}
-		took := within(t, 3*time.Second, "the change everywhere", func() bool {
+		took := within(t, spreads, "the change everywhere", func() bool {
 			for _, c := range nodes {
 				if seen(c, 1).Newest.Epoch != 1099 {
 					return false
@@ -224,7 +227,7 @@ func TestSettings(t *testing.T) {
 		if conf.ReconnectTimeout < 7*24*time.Hour {
 			t.Errorf("a failed member is forgotten after %v", conf.ReconnectTimeout)
 		}
-		if ml.RetransmitMult < 4 || conf.MinQueueDepth < 4096 {
+		if ml.RetransmitMult < 6 || conf.MinQueueDepth < 4096 {
 			t.Errorf("too thrifty for hundreds of nodes: retransmissions %d, queue %d", ml.RetransmitMult, conf.MinQueueDepth)
 		}
 		if conf.SnapshotPath != "" || !ml.GossipVerifyIncoming || !ml.GossipVerifyOutgoing || !conf.EnableNameConflictResolution {
@@ -261,7 +264,7 @@ func TestCrashAndReturn(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, n *memtransport.Network) {
 				nodes := cluster(t, n, 4)
-				within(t, 5*time.Second, "all alive", complete(nodes, 4))
+				within(t, spreads, "all alive", complete(nodes, 4))
 				if err := nodes[2].Close(); err != nil {
 					t.Fatal(err)
 				}
@@ -301,7 +304,7 @@ func TestCrashAndReturn(t *testing.T) {
 func TestLeave(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memtransport.Network) {
 		nodes := cluster(t, n, 4)
-		within(t, 5*time.Second, "all alive", complete(nodes, 4))
+		within(t, spreads, "all alive", complete(nodes, 4))
 		began := time.Now()
 		errs := make(chan error, 2)
 		for range 2 {
@@ -357,7 +360,7 @@ func TestLeaveCutShort(t *testing.T) {
 		t.Run(after.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, n *memtransport.Network) {
 				nodes := cluster(t, n, 2)
-				within(t, 5*time.Second, "all alive", complete(nodes, 2))
+				within(t, spreads, "all alive", complete(nodes, 2))
 				n.Partition([]string{address(0)}) // so that the departure takes its longest
 				ctx, cancel := context.WithTimeout(t.Context(), after)
 				defer cancel()
@@ -381,7 +384,7 @@ func TestLeaveCutShort(t *testing.T) {
 func TestClose(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memtransport.Network) {
 		nodes := cluster(t, n, 2)
-		within(t, 5*time.Second, "all alive", complete(nodes, 2))
+		within(t, spreads, "all alive", complete(nodes, 2))
 		c := nodes[0]
 		if err := c.SetLocal(func(m *Member) { m.Zone = "z" }); err != nil { // its publication is under way
 			t.Error(err)
@@ -468,7 +471,7 @@ func TestEventStorm(t *testing.T) {
 func TestPartitionHealsByJoiningAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memtransport.Network) {
 		nodes := cluster(t, n, 4)
-		within(t, 5*time.Second, "all alive", complete(nodes, 4))
+		within(t, spreads, "all alive", complete(nodes, 4))
 		n.Partition([]string{address(0), address(1)}, []string{address(2), address(3)})
 		within(t, 30*time.Second, "two halves", complete(nodes, 2))
 		if got := len(nodes[0].Members()); got != 4 {
@@ -476,7 +479,7 @@ func TestPartitionHealsByJoiningAgain(t *testing.T) {
 		}
 		n.Heal()
 		join(t, nodes[3], address(0), address(1))
-		within(t, 5*time.Second, "one again", complete(nodes, 4))
+		within(t, spreads, "one again", complete(nodes, 4))
 	})
 }
 
@@ -504,7 +507,7 @@ func TestLossyNetwork(t *testing.T) {
 func TestNameConflictEndsTheMinority(t *testing.T) {
 	bubble(t, func(t *testing.T, n *memtransport.Network) {
 		nodes := cluster(t, n, 5)
-		within(t, 5*time.Second, "all alive", complete(nodes, 5))
+		within(t, spreads, "all alive", complete(nodes, 5))
 		cfg := config(t, n, 9)
 		cfg.Name = "node-2"
 		twin := open(t, cfg)
@@ -544,7 +547,7 @@ func TestJoinReportsWhoWasReached(t *testing.T) {
 		if reached != 3 || err == nil || !strings.Contains(err.Error(), address(50)) || strings.Contains(err.Error(), address(1)) {
 			t.Errorf("reached %d: %v", reached, err)
 		}
-		within(t, 5*time.Second, "all alive", complete(append(nodes, c), 3))
+		within(t, spreads, "all alive", complete(append(nodes, c), 3))
 
 		n.SetLink(func(_, to string) memtransport.Link { return memtransport.Link{Down: to == address(1)} })
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -615,7 +618,7 @@ func TestGossipKeys(t *testing.T) {
 					if reached != 1 || err != nil {
 						t.Fatalf("reached %d: %v", reached, err)
 					}
-					within(t, 5*time.Second, "both alive", complete(nodes, 2))
+					within(t, spreads, "both alive", complete(nodes, 2))
 					return
 				}
 				if reached != 0 || err == nil {
@@ -657,7 +660,7 @@ func TestGossipKeysRotate(t *testing.T) {
 				if err := nodes[step%2].SetLocal(func(m *Member) { m.Zone = zone }); err != nil {
 					t.Fatal(err)
 				}
-				within(t, 5*time.Second, fmt.Sprintf("news after step %d", step), func() bool { return seen(nodes[(step+1)%2], step%2).Zone == zone })
+				within(t, spreads, fmt.Sprintf("news after step %d", step), func() bool { return seen(nodes[(step+1)%2], step%2).Zone == zone })
 			}
 		}
 		// Who has only the first key is not heard any more.

@@ -30,6 +30,9 @@ const (
 	defaultInterval = time.Second
 	// gossipInterval is how often changes are passed on to three random members.
 	gossipInterval = 200 * time.Millisecond
+	// retransmitMult is how often each member passes a change on, times the digits of their number. With the library's 4 one change in a
+	// hundred missed one of five members, who then heard of it by an exchange of states alone.
+	retransmitMult = 6
 	// pushPullInterval is how often the whole state is exchanged with one random member.
 	pushPullInterval = 15 * time.Second
 	// reclaimTime is how long after its death a name may come back on another address.
@@ -207,6 +210,7 @@ func serfConfig(cfg Config, logger zerolog.Logger) (*serf.Config, error) {
 	}
 	ml.ProbeTimeout = min(ml.ProbeTimeout, ml.ProbeInterval/2)
 	ml.GossipInterval = gossipInterval
+	ml.RetransmitMult = retransmitMult
 	ml.PushPullInterval = pushPullInterval
 	ml.DeadNodeReclaimTime = reclaimTime
 	text := log.New(&logWriter{log: logger}, "", 0)
