@@ -36,12 +36,16 @@ const (
 	Mute        Bug = "mute"
 	HintTwice   Bug = "hinttwice"
 	HintActor   Bug = "hintactor"
-	DeadNeed    Bug = "deadneed"
-	LateRepair  Bug = "late"
-	GCOwners    Bug = "gc_owners"
-	GCHints     Bug = "gc_hints"
-	GCGrace     Bug = "gc_grace"
-	GCEqual     Bug = "gc_equal"
+
+	DeleteBeforeConfirm Bug = "deletebeforeconfirm"
+	OldView             Bug = "oldview"
+	LeftLate            Bug = "leftlate"
+	DeadNeed            Bug = "deadneed"
+	LateRepair          Bug = "late"
+	GCOwners            Bug = "gc_owners"
+	GCHints             Bug = "gc_hints"
+	GCGrace             Bug = "gc_grace"
+	GCEqual             Bug = "gc_equal"
 )
 
 // PlantedBug says what a bug does, and which promise it was expected to break before it was ever run.
@@ -87,6 +91,9 @@ func Planted() []PlantedBug {
 		{GCEqual, "what is removed need not be the tombstone that was proven", history.Current, Collection},
 		{HintTwice, "a machine that keeps a write for several owners is counted for each of them", history.Durable, Standing},
 		{HintActor, "a fallback goes on with its actor after a hint left that it had written in", history.Durable, Standing},
+		{DeleteBeforeConfirm, "what a node is not to own any more is deleted at once, before its owners have confirmed that they hold it", history.Current, Leftovers},
+		{OldView, "a rolled-back node refills by the layouts on its disk, without asking for newer ones", history.Current, Leftovers},
+		{LeftLate, "a node that left hands over what it held, however long it was out of sight", history.Faithful, Leavers},
 	}
 }
 

@@ -159,6 +159,12 @@ func (n *node) offer(l *ring.Layout) {
 	met := make(map[string]bool)
 	var left []collect.Tomb
 	for _, t := range marked {
+		if !l.Owns(n.id, ring.SlotOf(t.Key)) { // a mark of a slot that is not owned any more
+			if err := n.store.Collect(collect.Remove, t, func(collect.Holding, uint32, error) {}); err == nil {
+				n.commitSoon()
+			}
+			continue
+		}
 		if collect.Collector(l, t.Key) == n.id || n.metBefore[string(t.Key)] {
 			left = append(left, t)
 		} else {

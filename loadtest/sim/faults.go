@@ -356,7 +356,7 @@ func (w *world) joins() float64 {
 // randomChange lets a member take other tokens, or leave.
 func (w *world) randomChange(members []ring.Member) ring.Change {
 	// Never so many that N do not stay: fewer machines than a promise counts on could not keep it.
-	if w.chance(0.15) && w.leaves < w.opt.Nodes-w.opt.N {
+	if w.chance(w.opt.Leaves) && w.leaves < w.opt.Nodes-w.opt.N {
 		w.leaves++
 		return ring.Change{Kind: ring.ChangeLeave, Member: ring.Member{ID: members[w.IntN(len(members))].ID}}
 	}

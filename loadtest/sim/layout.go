@@ -23,6 +23,7 @@ type layoutState struct {
 	majority  time.Duration                 // when one was seen last
 	cutOff    bool                          // that is so long ago that this node may have been removed
 	gen       int                           // counts changes of the view
+	heard     map[ring.NodeID]bool          // nodes whose views this process has taken in
 }
 
 // turnSoon plans a look at what the layouts ask of this node.
@@ -238,6 +239,7 @@ func (n *node) meet() {
 		reply(func() {
 			n.hears(to.id, number)
 			n.mergeFrom(to.id, theirs)
+			n.heard[to.id] = true
 		})
 	})
 }
@@ -277,6 +279,7 @@ func (n *node) askForView() {
 			}
 			n.putView(theirs, func() {
 				n.view = theirs
+				n.heard[to.id] = true
 				n.w.trace.line("%s finds the cluster at %s", n.name, theirs.Newest().ID())
 				n.changed()
 			})

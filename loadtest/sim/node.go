@@ -12,6 +12,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/kv"
 	"github.com/dotring/dotring/storagenode/merkle"
+	"github.com/dotring/dotring/storagenode/transfer"
 )
 
 // epoch0 is what a clock shows at the beginning of a run.
@@ -49,6 +50,7 @@ type node struct {
 	turning   bool // a turn of the layout driver is planned
 	layoutState
 	collecting
+	handing
 
 	pausedTo time.Duration
 	slow     float64       // times as slow as usual
@@ -112,7 +114,8 @@ func (n *node) start() error {
 	n.passes = make(map[ring.NodeID]*passing)
 	n.planted = newPlanted(n)
 	n.collecting = newCollecting(n)
-	n.layoutState = layoutState{away: make(map[ring.NodeID]time.Duration), majority: n.w.now}
+	n.handing = handing{standing: transfer.Standing{Grace: n.w.opt.Grace}}
+	n.layoutState = layoutState{heard: make(map[ring.NodeID]bool), away: make(map[ring.NodeID]time.Duration), majority: n.w.now}
 	now := store.Stats().CommitNumber
 	if n.born == 0 {
 		n.born = n.disk.born
@@ -130,6 +133,7 @@ func (n *node) start() error {
 	n.handsOff()
 	n.compares()
 	n.collects()
+	n.hands()
 	return nil
 }
 

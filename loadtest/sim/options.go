@@ -58,6 +58,7 @@ type Options struct {
 	Outages   float64       // rate at which all nodes stop at once, mostly in the middle of a change
 	Deaf      float64       // rate at which a gateway hears no news for a while, but from nodes that refuse it
 	DeadAfter time.Duration // a member is removed that was away for so long, if it is one that went for good; 0 for never
+	Leaves    float64       // probability that a change of layout is a member that leaves
 	Planned   bool          // tokens are chosen by the planner, and not by chance
 }
 
@@ -66,7 +67,7 @@ func quiet() Options {
 	return Options{
 		Nodes: 4, Spares: 2, N: 3, MinW: 2, Gateways: 2, Clients: 6, Keys: 5,
 		Think: 20 * time.Millisecond, Latency: time.Millisecond, Commit: 2 * time.Millisecond, News: 200 * time.Millisecond, Gossip: 60 * time.Millisecond,
-		Blind: 0.2, Deletes: 0.15, OneWay: 0.3, Clean: 0.3, Strict: 0.2, HintBytes: 1 << 20, Compare: 2 * time.Second,
+		Leaves: 0.15, Blind: 0.2, Deletes: 0.15, OneWay: 0.3, Clean: 0.3, Strict: 0.2, HintBytes: 1 << 20, Compare: 2 * time.Second,
 	}
 }
 
@@ -80,13 +81,15 @@ const (
 	Proposals  Profile = "proposals"  // proposals meet, and their proposers forget them
 	Hasty      Profile = "hasty"      // changes of layouts while gateways and messages lag behind
 	Rollbacks  Profile = "rollbacks"  // disks are rolled back, all the time
+	Leftovers  Profile = "leftovers"  // layouts change while others stand in, and machines lose their disks
+	Leavers    Profile = "leavers"    // members leave while tombstones are collected
 	Collection Profile = "collection" // tombstones are collected, while nodes are down and messages late
 	Members    Profile = "members"    // members come, leave, go for good, and are replaced; changes are given up, and all nodes stop amid them
 )
 
 // Profiles lists all but the usual mix.
 func Profiles() []Profile {
-	return []Profile{Standing, Proposals, Hasty, Rollbacks, Members, Collection}
+	return []Profile{Standing, Proposals, Hasty, Rollbacks, Leftovers, Leavers, Members, Collection}
 }
 
 // Swarm draws options from a seed.
@@ -111,6 +114,10 @@ func Swarm(seed uint64, p Profile) Options {
 		o.rollbacks(d)
 	case Members:
 		o.members(d)
+	case Leftovers:
+		o.leftovers(d)
+	case Leavers:
+		o.leavers(d)
 	case Collection:
 		o.collection(d)
 	}
@@ -186,6 +193,21 @@ func (o *Options) collection(d dice) {
 			*f.rate = f.most * d.Float64()
 		}
 	}
+}
+
+func (o *Options) leftovers(d dice) {
+	o.calm()
+	o.Nodes, o.Spares, o.Gateways, o.Clients = 5+d.IntN(3), d.IntN(2), 2+d.IntN(3), 8
+	o.Keys, o.Think, o.Least = 4+d.IntN(8), 100*time.Millisecond, 20*time.Second
+	o.CutOffs, o.DiskLoss, o.Layouts = 0.2+0.3*d.Float64(), 0.2+0.3*d.Float64(), 0.3+0.7*d.Float64()
+	o.Strict, o.HintBytes, o.Compare, o.News = 0, 1<<20, []time.Duration{0, 3 * time.Second}[d.IntN(2)], 200*time.Millisecond
+}
+
+func (o *Options) leavers(d dice) {
+	o.collection(d)
+	o.DiskLoss = 0 // what a member that left still holds may be the only copy beside one
+	o.Nodes, o.Spares, o.Layouts, o.Leaves = 5+d.IntN(2), d.IntN(2), 0.1+0.2*d.Float64(), 0.6
+	o.Partitions = max(o.Partitions, 0.2)
 }
 
 // membership adds the faults of membership, each in about two of three runs.

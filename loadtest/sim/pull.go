@@ -161,6 +161,9 @@ func (n *node) healDoubt() {
 	if n.view.IsDead(n.id) {
 		return
 	}
+	if n.w.bug != OldView && !n.view.Informed(n.id, func(id ring.NodeID) bool { return n.heard[id] }) {
+		return
+	}
 	settled := n.view.Settled()
 	if n.refill != nil && n.refill.layout != settled.ID() {
 		n.refill.dropped = true

@@ -175,6 +175,9 @@ func (w *world) unrest() string {
 		if kept, _, _ := n.store.HintTotals(); kept > 0 {
 			return fmt.Sprintf("%s keeps %d hints", n.name, kept)
 		}
+		if name := n.leftovers(); name != "" {
+			return n.name + " keeps " + name + ", which it does not own"
+		}
 		if w.opt.Grace > 0 {
 			if why := n.tombstone(); why != "" {
 				return n.name + " keeps the tombstone of " + why

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"slices"
+	"time"
 
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -107,3 +108,32 @@ func MayRemove(under, settled, newest *ring.Layout, acked ring.LayoutID, self ri
 	_, member := settled.Member(self)
 	return !member || acked == under.ID()
 }
+
+// Standing decides whether a process may hand over what its node does not own: the zero value with Grace, the grace time of
+// tombstones, or 0 where none is ever collected. For one goroutine.
+//
+// A node that is no member is not waited for when tombstones are collected, unless it is seen alive. So it hands over only
+// what it held when this process was a member, and only for as long as it has not been out of the others' sight: what it
+// holds could otherwise have been deleted, and forgotten, meanwhile.
+type Standing struct {
+	Grace   time.Duration
+	member  bool      // this process was a member once
+	contact time.Time // when all members of the settled layout were last seen alive
+	late    bool      // it may not hand over any more
+}
+
+// Look takes in what is so now, and says whether the process may hand over. Members other than self are seen where sees says so.
+func (s *Standing) Look(now time.Time, settled *ring.Layout, self ring.NodeID, sees func(ring.NodeID) bool) bool {
+	_, member := settled.Member(self)
+	if member || !slices.ContainsFunc(settled.Members(), func(m ring.Member) bool { return !sees(m.ID) }) {
+		s.contact = now
+	}
+	if s.member = s.member || member; !s.member {
+		return false // it is about to join, and may be asked again; or it left before it was started, and is never a member again
+	}
+	s.late = s.late || !member && s.Grace > 0 && now.Sub(s.contact) > s.Grace/4
+	return !s.late
+}
+
+// Late says that the process lost sight of the cluster that its node left, and hands over no more.
+func (s *Standing) Late() bool { return s.late }

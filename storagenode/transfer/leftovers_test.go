@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -248,4 +249,43 @@ func TestUnownedIsTheRest(t *testing.T) {
 			t.Errorf("node %d: %d slots are owned or not", n+1, covered)
 		}
 	}
+}
+
+// A node that left hands over what this process held as a member, until it was out of sight for a quarter of the grace time.
+func TestStanding(t *testing.T) {
+	const grace = time.Minute
+	in := layoutOf(rand.New(rand.NewPCG(1, 1)), 1)
+	v := ring.NewView(in)
+	out, err := v.Propose([]ring.Change{{Kind: ring.ChangeLeave, Member: ring.Member{ID: node(1)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := func(ring.NodeID) bool { return true }
+	none := func(ring.NodeID) bool { return false }
+	start := time.Unix(1000, 0)
+	look := func(s *Standing, after time.Duration, l *ring.Layout, sees func(ring.NodeID) bool, want bool) {
+		t.Helper()
+		if got := s.Look(start.Add(after), l, node(1), sees); got != want {
+			t.Errorf("after %s: %v, late %v", after, got, s.Late())
+		}
+	}
+	stranger := Standing{Grace: grace}
+	look(&stranger, 0, out, all, false)
+	if stranger.Late() {
+		t.Error("one that never was a member has not lost sight of anything")
+	}
+	s := Standing{Grace: grace}
+	look(&s, 0, in, none, true)
+	look(&s, time.Hour, in, none, true)
+	look(&s, time.Hour+grace/4, out, none, true)
+	look(&s, time.Hour+grace/2, out, all, true)
+	look(&s, time.Hour+grace*3/4, out, none, true)
+	look(&s, time.Hour+grace*3/4+time.Second, out, none, false)
+	look(&s, 2*time.Hour, out, all, false)
+	if !s.Late() {
+		t.Error("being out of sight is forgotten")
+	}
+	never := Standing{}
+	look(&never, 0, in, all, true)
+	look(&never, time.Hour, out, none, true)
 }

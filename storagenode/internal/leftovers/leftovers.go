@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -85,13 +84,11 @@ type Service struct {
 	task *Task // nil: nothing is left, as far as is known
 
 	// The rest belongs to Run's goroutine.
-	pace    scrub.Pace
-	layout  ring.LayoutID // that of the last turn
-	due     time.Time
-	fails   int
-	member  bool      // this process was a member once
-	contact time.Time // when all members of the settled layout were last seen alive
-	late    bool      // it may not hand over any more
+	pace     scrub.Pace
+	layout   ring.LayoutID // that of the last turn
+	due      time.Time
+	fails    int
+	standing transfer.Standing
 }
 
 // Task is what is being handed over.
@@ -107,7 +104,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	return &Service{cfg: cfg, log: cfg.Logger, metrics: m, pace: scrub.NewPace(cfg.Rate)}, nil
+	return &Service{cfg: cfg, log: cfg.Logger, metrics: m, pace: scrub.NewPace(cfg.Rate), standing: transfer.Standing{Grace: cfg.Grace}}, nil
 }
 
 // Task tells what is being handed over; false where nothing is.
@@ -136,27 +133,17 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// settled returns the layout under which something may be handed over now, nil for none.
-//
-// A node that is no member is not waited for when tombstones are collected, unless it is seen alive. So it hands over only
-// what it held when this process was a member, and only for as long as it has not been out of the others' sight: what it
-// holds could otherwise have been deleted, and forgotten, meanwhile.
+// settled returns the layout under which something may be handed over now, nil for none; see transfer.Standing.
 func (s *Service) settled(now time.Time) *ring.Layout {
 	k := s.cfg.State.Known()
-	if k == nil || s.cfg.State.Removed() || s.late {
+	if k == nil || s.cfg.State.Removed() || s.standing.Late() {
 		return nil
 	}
-	_, member := k.Settled.Member(s.cfg.Self)
 	alive := s.cfg.Alive()
-	if member || !slices.ContainsFunc(k.Settled.Members(), func(m ring.Member) bool { return alive[m.ID] == "" }) {
-		s.contact = now
-	}
-	if s.member = s.member || member; !s.member {
-		return nil // it is about to join, and may be asked again; or it left before it was started, and is never a member again
-	}
-	if !member && now.Sub(s.contact) > s.cfg.Grace/4 {
-		s.late = true
-		s.log.Warn().Msg("this node lost sight of the cluster that it left: what it still holds is handed over no more")
+	if !s.standing.Look(now, k.Settled, s.cfg.Self, func(id ring.NodeID) bool { return alive[id] != "" }) {
+		if s.standing.Late() {
+			s.log.Warn().Msg("this node lost sight of the cluster that it left: what it still holds is handed over no more")
+		}
 		return nil
 	}
 	if !k.IsSettled() || s.cfg.InDoubt() {
