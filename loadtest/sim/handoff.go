@@ -33,6 +33,9 @@ type hintPass struct {
 	began    time.Time
 	complete bool
 	same     bool          // what was confirmed had not changed meanwhile
+	from     []byte        // behind which key the batch under way begins
+	refused  bool          // somebody answered, and took nothing of it
+	again    bool          // a batch was sent a second time
 	obtained time.Duration // when the batch under way was read
 }
 
@@ -93,7 +96,7 @@ func (p *hintPass) end(complete bool) {
 // page delivers the next hints behind a key.
 func (p *hintPass) page(after []byte) {
 	n, live := p.n, p.n.view.Live()
-	p.obtained = n.w.now
+	p.obtained, p.from, p.refused = n.w.now, after, false
 	var batch []*hintItem
 	var last []byte
 	size := 0
@@ -164,6 +167,7 @@ func (p *hintPass) send(id ring.NodeID, part []*hintItem, then func()) {
 			return // delivered twice
 		}
 		ended = true
+		p.refused = p.refused || !slices.Contains(ok, true)
 		for i, it := range part {
 			if ok[i] {
 				it.confirmed = append(it.confirmed, id)
@@ -225,6 +229,12 @@ func (p *hintPass) drop(batch []*hintItem, last []byte) {
 	confirmed, waiting := 0, 1
 	one := func() {
 		if waiting--; waiting > 0 || !alive() {
+			return
+		}
+		if confirmed == 0 && p.refused && !p.again {
+			// What was heard of the receivers may have been too old for them to take anything. Now it is not.
+			p.again = true
+			p.page(p.from)
 			return
 		}
 		p.complete = p.complete && confirmed == len(batch)
