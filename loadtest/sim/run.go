@@ -175,7 +175,7 @@ func (w *world) unrest() string {
 		if kept, _, _ := n.store.HintTotals(); kept > 0 {
 			return fmt.Sprintf("%s keeps %d hints", n.name, kept)
 		}
-		if name := n.leftovers(); name != "" {
+		if name := n.leftovers(); name != "" && !n.view.IsDead(n.id) { // one marked dead gives nothing away, and comes back only emptied
 			return n.name + " keeps " + name + ", which it does not own"
 		}
 		if w.opt.Grace > 0 {
