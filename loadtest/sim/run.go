@@ -172,11 +172,13 @@ func (w *world) unrest() string {
 		case n.busy || len(n.joiners) > 0:
 			return n.name + " is busy with layouts"
 		}
-		if kept, _, _ := n.store.HintTotals(); kept > 0 {
-			return fmt.Sprintf("%s keeps %d hints", n.name, kept)
-		}
-		if name := n.leftovers(); name != "" && !n.view.IsDead(n.id) { // one marked dead gives nothing away, and comes back only emptied
-			return n.name + " keeps " + name + ", which it does not own"
+		if !n.view.IsDead(n.id) { // who is marked dead gives nothing away, and comes back only emptied
+			if kept, _, _ := n.store.HintTotals(); kept > 0 {
+				return fmt.Sprintf("%s keeps %d hints", n.name, kept)
+			}
+			if name := n.leftovers(); name != "" {
+				return n.name + " keeps " + name + ", which it does not own"
+			}
 		}
 		if w.opt.Grace > 0 {
 			if why := n.tombstone(); why != "" {
