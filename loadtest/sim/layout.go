@@ -304,6 +304,11 @@ func (n *node) propose() {
 		n.joiners = nil // whoever asked asks another
 		return
 	}
+	n.joiners = slices.DeleteFunc(n.joiners, func(c ring.Change) bool { // who has joined asks no more, and may leave before this node can propose
+		_, soon := n.view.Newest().Member(c.Member.ID)
+		_, in := settled.Member(c.Member.ID)
+		return c.Kind == ring.ChangeJoin && (soon || in)
+	})
 	changes := n.view.Removals()
 	if n.busy || len(n.joiners)+len(changes) == 0 || n.view.Newest() != settled {
 		return

@@ -54,12 +54,19 @@ func (n *node) retire() {
 	if w.faulty || n.view == nil || n.view.IsDead(n.id) || n.view.Newest() != n.view.Settled() {
 		return
 	}
-	if _, member := n.view.Settled().Member(n.id); member || n.mayHand() || n.leftovers() == "" || !w.without(n) {
+	if _, member := n.view.Settled().Member(n.id); member || n.mayHand() || n.leftovers() == "" || !w.without(n) || w.awaited(n) {
 		return
 	}
 	w.trace.line("%s left, hands over nothing more, and is switched off", n.name)
 	n.gone, n.lost = true, true
 	n.stop(true)
+}
+
+// awaited says that somebody is still to propose n, which asked before it knew that it had left.
+func (w *world) awaited(n *node) bool {
+	return slices.ContainsFunc(w.nodes, func(o *node) bool {
+		return o.up && slices.ContainsFunc(o.joiners, func(c ring.Change) bool { return c.Member.ID == n.id })
+	})
 }
 
 // mayHand says whether the process may hand over anything now.
