@@ -86,7 +86,7 @@ func Planted() []PlantedBug {
 		{DeadNeed, "a dead owner is taken for one that was pulled from", history.Current, Members},
 		{LateRepair, "a record is taken however long it was on its way, so that a late repair revives a collected value", history.Faithful, Collection},
 		{GCOwners, "a tombstone is collected though a member is down", history.Faithful, Collection},
-		{GCHints, "a tombstone is collected whatever hints there are, or were given away", history.Faithful, Collection},
+		{GCHints, "a tombstone is collected whatever hints there are, or were given away", history.Faithful, Leavers},
 		{GCGrace, "a tombstone is collected at once when all owners hold it", history.Faithful, Collection},
 		{GCEqual, "what is removed need not be the tombstone that was proven", history.Current, Collection},
 		{HintTwice, "a machine that keeps a write for several owners is counted for each of them", history.Durable, Standing},
