@@ -206,8 +206,8 @@ func (o *Options) leftovers(d dice) {
 func (o *Options) leavers(d dice) {
 	o.collection(d)
 	o.DiskLoss = 0 // what a member that left still holds may be the only copy beside one
-	o.Nodes, o.Spares, o.Layouts, o.Leaves = 5+d.IntN(2), d.IntN(2), 0.1+0.2*d.Float64(), 0.6
-	o.Partitions = max(o.Partitions, 0.2)
+	o.Nodes, o.Spares, o.Layouts, o.Leaves = 5+d.IntN(2), d.IntN(2), 0.2+0.2*d.Float64(), 0.7
+	o.Partitions, o.Pauses = max(o.Partitions, 0.3), max(o.Pauses, 0.2)
 }
 
 // membership adds the faults of membership, each in about two of three runs.
