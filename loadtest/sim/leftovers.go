@@ -74,7 +74,7 @@ func (n *node) mayHand() bool {
 	if n.view == nil || n.view.IsDead(n.id) {
 		return false
 	}
-	may := n.standing.Look(n.monotonic(), n.view.Settled(), n.id, n.sees)
+	may := n.standing.Look(n.monotonic(), n.view.Settled(), n.view.Newest(), n.id, n.sees)
 	return may || n.w.bug == LeftLate
 }
 
@@ -82,6 +82,10 @@ func (n *node) mayHand() bool {
 func (p *leftoverPass) page(after []byte) {
 	n := p.n
 	obtained := n.w.now
+	if !n.mayHand() {
+		n.under = false
+		return
+	}
 	for len(p.ranges) > 0 {
 		var batch []leftover
 		err := n.store.Scan(p.ranges[0], after, func(key, rec []byte) (bool, error) {

@@ -113,25 +113,32 @@ func MayRemove(under, settled, newest *ring.Layout, acked ring.LayoutID, self ri
 // tombstones, or 0 where none is ever collected. For one goroutine.
 //
 // A node that is no member is not waited for when tombstones are collected, unless it is seen alive. So it hands over only
-// what it held when this process was a member, and only for as long as it has not been out of the others' sight: what it
-// holds could otherwise have been deleted, and forgotten, meanwhile.
+// what it held when this process was a member, and only for as long as it has not been out of the others' sight since it was
+// to leave: what it holds could otherwise have been deleted, and forgotten, meanwhile. A process that stood still was out of
+// sight, and so was one that was started after the leave had begun.
 type Standing struct {
 	Grace   time.Duration
 	member  bool      // this process was a member once
-	contact time.Time // when all members of the settled layout were last seen alive
+	contact time.Time // when it was to stay, or all members of the settled layout were seen alive, last
 	late    bool      // it may not hand over any more
 }
 
-// Look takes in what is so now, and says whether the process may hand over. Members other than self are seen where sees says so.
-func (s *Standing) Look(now time.Time, settled *ring.Layout, self ring.NodeID, sees func(ring.NodeID) bool) bool {
+// Look takes in what is so now, and says whether the process may hand over. Members other than self are seen where sees says so. It is to
+// be called far oftener than each quarter of the grace time.
+func (s *Standing) Look(now time.Time, settled, newest *ring.Layout, self ring.NodeID, sees func(ring.NodeID) bool) bool {
 	_, member := settled.Member(self)
-	if member || !slices.ContainsFunc(settled.Members(), func(m ring.Member) bool { return !sees(m.ID) }) {
-		s.contact = now
-	}
 	if s.member = s.member || member; !s.member {
 		return false // it is about to join, and may be asked again; or it left before it was started, and is never a member again
 	}
-	s.late = s.late || !member && s.Grace > 0 && now.Sub(s.contact) > s.Grace/4
+	if _, stays := newest.Member(self); stays {
+		s.contact, s.late = now, false // no layout settles without it, and nothing is collected
+		return true
+	}
+	// First what has been, then what is: whoever comes back sees everybody at once. And what it takes for settled may be so no more.
+	s.late = s.late || s.Grace > 0 && now.Sub(s.contact) > s.Grace/4
+	if !slices.ContainsFunc(settled.Members(), func(m ring.Member) bool { return m.ID != self && !sees(m.ID) }) {
+		s.contact = now
+	}
 	return !s.late
 }
 

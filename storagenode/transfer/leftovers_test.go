@@ -263,29 +263,48 @@ func TestStanding(t *testing.T) {
 	all := func(ring.NodeID) bool { return true }
 	none := func(ring.NodeID) bool { return false }
 	start := time.Unix(1000, 0)
-	look := func(s *Standing, after time.Duration, l *ring.Layout, sees func(ring.NodeID) bool, want bool) {
+	look := func(s *Standing, after time.Duration, settled, newest *ring.Layout, sees func(ring.NodeID) bool, want bool) {
 		t.Helper()
-		if got := s.Look(start.Add(after), l, node(1), sees); got != want {
+		if got := s.Look(start.Add(after), settled, newest, node(1), sees); got != want || s.Late() == want && s.member {
 			t.Errorf("after %s: %v, late %v", after, got, s.Late())
 		}
 	}
 	stranger := Standing{Grace: grace}
-	look(&stranger, 0, out, all, false)
+	look(&stranger, 0, out, out, all, false)
 	if stranger.Late() {
 		t.Error("one that never was a member has not lost sight of anything")
 	}
-	s := Standing{Grace: grace}
-	look(&s, 0, in, none, true)
-	look(&s, time.Hour, in, none, true)
-	look(&s, time.Hour+grace/4, out, none, true)
-	look(&s, time.Hour+grace/2, out, all, true)
-	look(&s, time.Hour+grace*3/4, out, none, true)
-	look(&s, time.Hour+grace*3/4+time.Second, out, none, false)
-	look(&s, 2*time.Hour, out, all, false)
-	if !s.Late() {
-		t.Error("being out of sight is forgotten")
-	}
+	left := Standing{Grace: grace}
+	look(&left, 0, in, in, none, true)
+	look(&left, time.Hour, in, in, none, true)
+	look(&left, time.Hour+grace/4, out, out, none, true)
+	look(&left, time.Hour+grace/4, out, out, all, true)
+	look(&left, time.Hour+grace/2, out, out, none, true)
+	look(&left, time.Hour+grace/2+time.Second, out, out, none, false)
+	look(&left, 2*time.Hour, out, out, all, false)
+
+	slept := Standing{Grace: grace}
+	look(&slept, 0, in, in, all, true)
+	look(&slept, time.Second, out, out, all, true)
+	look(&slept, grace, out, out, all, false) // others may have missed it, although it sees them all again
+
+	// What is settled without it, it need not have heard.
+	cut := Standing{Grace: grace}
+	look(&cut, 0, in, in, all, true)
+	look(&cut, time.Second, in, out, none, true)
+	look(&cut, grace/2, in, out, none, false)
+	look(&cut, grace, out, out, all, false)
+
+	started := Standing{Grace: grace}
+	look(&started, 0, in, out, all, false)
+	look(&started, time.Second, out, out, all, false)
+
+	stays := Standing{Grace: grace}
+	look(&stays, 0, in, in, all, true)
+	look(&stays, grace, in, out, none, false)
+	look(&stays, grace+time.Second, in, in, none, true) // the leave was given up
+
 	never := Standing{}
-	look(&never, 0, in, all, true)
-	look(&never, time.Hour, out, none, true)
+	look(&never, 0, in, out, all, true)
+	look(&never, time.Hour, out, out, none, true)
 }

@@ -133,17 +133,23 @@ func (s *Service) Run(ctx context.Context) {
 	}
 }
 
-// settled returns the layout under which something may be handed over now, nil for none; see transfer.Standing.
+// mayHand says whether something may be handed over now, as far as this process has been in sight; see transfer.Standing.
+func (s *Service) mayHand(now time.Time, k *layout.Known) bool {
+	if s.cfg.State.Removed() {
+		return false
+	}
+	before, alive := s.standing.Late(), s.cfg.Alive()
+	may := s.standing.Look(now, k.Settled, k.Newest, s.cfg.Self, func(id ring.NodeID) bool { return alive[id] != "" })
+	if s.standing.Late() && !before {
+		s.log.Warn().Msg("this node lost sight of the cluster that it leaves, or was started meanwhile: what it still holds is handed over no more")
+	}
+	return may
+}
+
+// settled returns the layout under which something may be handed over now, nil for none.
 func (s *Service) settled(now time.Time) *ring.Layout {
 	k := s.cfg.State.Known()
-	if k == nil || s.cfg.State.Removed() || s.standing.Late() {
-		return nil
-	}
-	alive := s.cfg.Alive()
-	if !s.standing.Look(now, k.Settled, s.cfg.Self, func(id ring.NodeID) bool { return alive[id] != "" }) {
-		if s.standing.Late() {
-			s.log.Warn().Msg("this node lost sight of the cluster that it left: what it still holds is handed over no more")
-		}
+	if k == nil || !s.mayHand(now, k) {
 		return nil
 	}
 	if !k.IsSettled() || s.cfg.InDoubt() {
@@ -217,6 +223,9 @@ type leftover struct{ key, rec []byte }
 // errChanged ends a turn because the layout changed.
 var errChanged = errors.New("the layout is changing")
 
+// errOutOfSight ends a turn because the node may hand over nothing more.
+var errOutOfSight = errors.New("this node was out of the others' sight")
+
 // pass goes through a range. What an owner does not confirm stays, and the next turn comes back to it.
 func (t *turn) pass(ctx context.Context, r ring.Range) error {
 	var after []byte
@@ -231,6 +240,9 @@ func (t *turn) pass(ctx context.Context, r ring.Range) error {
 	}
 	for ctx.Err() == nil {
 		obtained := time.Now()
+		if !t.s.mayHand(obtained, t.s.cfg.State.Known()) {
+			return errOutOfSight
+		}
 		var page []leftover
 		size := 0
 		err := t.s.cfg.Store.Scan(r, after, func(key, rec []byte) (bool, error) {
