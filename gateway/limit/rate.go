@@ -48,23 +48,25 @@ func (r Rate) Take(due, now time.Duration, n int) (next, wait time.Duration) {
 	if !r.Limited() {
 		return due, 0
 	}
-	each := r.each()
-	base := max(due, now)
-	room := max(float64(r.Burst-n)*each, 0)
-	if owed := float64(base - now); owed > room {
-		return due, max(time.Duration(math.Ceil(owed-room)), 1)
+	// In whole nanoseconds, so that what is refused for some time is let in after just that.
+	base, room := max(due, now), max(r.cost(r.Burst-n), 0)
+	if owed := base - now; owed > room {
+		return due, owed - room
 	}
-	return base + time.Duration(float64(n)*each), 0
+	return base + r.cost(n), 0
 }
 
-func (r Rate) each() float64 { return float64(time.Second) / r.PerSecond }
+// cost is how long n operations take to be paid for.
+func (r Rate) cost(n int) time.Duration {
+	return time.Duration(float64(n) * float64(time.Second) / r.PerSecond)
+}
 
 // GiveBack returns what due is without n operations that were let in.
 func (r Rate) GiveBack(due time.Duration, n int) time.Duration {
 	if !r.Limited() {
 		return due
 	}
-	return due - time.Duration(float64(n)*r.each())
+	return due - r.cost(n)
 }
 
 // ErrExceeded is what an Exceeded is.
