@@ -35,7 +35,13 @@ const (
 func (e *Engine) Salvage() (lost []engine.KeyRange, err error) {
 	e.closing.Do(func() {
 		known := e.Err() != nil
-		if e.closed = e.shut(known); e.closed == nil {
+		if err := e.shut(known); unreadable(err) {
+			// Compaction met damage just now, maybe elsewhere than reads did: that too is to be cut out, and no reason not to.
+			e.damage(err)
+		} else {
+			e.closed = err
+		}
+		if e.closed == nil {
 			lost, err = salvage(e.guard.Storage, e.guard.dir, e.opts, e.hurtTables())
 		}
 		e.closed = errors.Join(e.closed, e.guard.close())

@@ -135,6 +135,7 @@ func TestSalvage(t *testing.T) {
 
 // Compaction that met damage stops all writes, whatever is done. A salvage ends that.
 func TestSalvageAfterCompaction(t *testing.T) {
+	skipLibraryRace(t)
 	const size = 200
 	ks := keys("key", 2000)
 	m := tabled(t, ks, size)
@@ -169,6 +170,41 @@ func TestSalvageAfterCompaction(t *testing.T) {
 	if n := readDamaged(t, e, ks, size); n != 0 {
 		t.Errorf("%d keys damaged", n)
 	}
+}
+
+// Damage that compaction meets while the engine is being closed for a salvage is cut out with the rest.
+func TestSalvageWhileCompactionMeetsDamage(t *testing.T) {
+	skipLibraryRace(t)
+	const size = 200
+	ks := keys("key", 2000)
+	m := tabled(t, ks, size)
+	m.opts = withNote(m.opts)
+	tables := m.disk.Files(storage.TypeTable)
+	must(t, m.disk.Flip(tables[len(tables)/2], 100, 0))
+	e := m.mustOpen(t)
+	var b engine.Batch
+	for round := 0; e.Err() == nil; round++ {
+		if round == 100 {
+			t.Fatal("compaction met nothing")
+		}
+		for _, k := range ks {
+			b.Reset()
+			b.Put([]byte(k), valueOf(k, size))
+			if e.Apply(&b, false) != nil {
+				break
+			}
+		}
+	}
+	e.guard.background.Store(nil) // as if the failure had come too late for Salvage to know of it
+	e.latched.Store(nil)
+	lost, err := e.Salvage()
+	must(t, err)
+	if len(lost) != 1 {
+		t.Errorf("lost: %q", lost)
+	}
+	e = m.mustOpen(t)
+	must(t, e.Compact(nil, nil))
+	must(t, e.Close())
 }
 
 // A power cut at any moment of a salvage leaves the database as it was, or salvaged with its note.
