@@ -16,7 +16,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dotring/dotring/ringsvc/membership/memtransport"
-	"github.com/dotring/dotring/ringsvc/ring"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -669,34 +668,5 @@ func TestGossipKeysRotate(t *testing.T) {
 		if reached, err := open(t, c).Join(t.Context(), []string{address(0)}); reached != 0 || err == nil {
 			t.Errorf("with the old key %d were reached: %v", reached, err)
 		}
-	})
-}
-
-// TestLargeCluster shows that gossip settles within seconds at the size the store is meant for.
-func TestLargeCluster(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds of processor time")
-	}
-	bubble(t, func(t *testing.T, n *memtransport.Network) {
-		const count = 60
-		nodes := cluster(t, n, count)
-		t.Logf("complete after %v", within(t, 3*pushPullInterval, "all see all", complete(nodes, count)))
-		want := ring.NodeID{9: 9}
-		if err := nodes[7].SetLocal(func(m *Member) { m.ID = want }); err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("change spread after %v", within(t, 5*time.Second, "the change everywhere", func() bool {
-			for _, c := range nodes {
-				if seen(c, 7).ID != want {
-					return false
-				}
-			}
-			return true
-		}))
-		if err := nodes[9].Close(); err != nil {
-			t.Fatal(err)
-		}
-		others := append(append([]*Cluster(nil), nodes[:9]...), nodes[10:]...)
-		t.Logf("failed after %v", within(t, 60*time.Second, "the crash everywhere", status(others, 9, Failed)))
 	})
 }

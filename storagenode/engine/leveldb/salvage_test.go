@@ -133,39 +133,46 @@ func TestSalvage(t *testing.T) {
 	}
 }
 
+// compactionDamage returns an engine whose compaction has met damage, with its machine, its keys, and what writes them all, many times over.
+func compactionDamage(t *testing.T, size int) (m *machine, e *Engine, ks []string, fill func(e *Engine) error) {
+	t.Helper()
+	ks = keys("key", 2000)
+	m = tabled(t, ks, size)
+	m.opts = withNote(m.opts)
+	tables := m.disk.Files(storage.TypeTable)
+	must(t, m.disk.Flip(tables[len(tables)/2], 100, 0))
+	fill = func(e *Engine) error {
+		var b engine.Batch
+		for range 100 {
+			for _, k := range ks {
+				b.Reset()
+				b.Put([]byte(k), valueOf(k, size))
+				if err := e.Apply(&b, false); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	e = m.mustOpen(t)
+	if err := fill(e); !errors.Is(err, engine.ErrDamaged) {
+		t.Fatalf("apply: %v, want ErrDamaged", err)
+	}
+	return m, e, ks, fill
+}
+
 // Compaction that met damage stops all writes, whatever is done. A salvage ends that.
 func TestSalvageAfterCompaction(t *testing.T) {
 	skipLibraryRace(t)
 	const size = 200
-	ks := keys("key", 2000)
-	m := tabled(t, ks, size)
-	m.opts = withNote(m.opts)
-	tables := m.disk.Files(storage.TypeTable)
-	must(t, m.disk.Flip(tables[len(tables)/2], 100, 0))
-	e := m.mustOpen(t)
-	var b engine.Batch
-	fill := func() (err error) {
-		for round := 0; round < 100 && err == nil; round++ {
-			for _, k := range ks {
-				b.Reset()
-				b.Put([]byte(k), valueOf(k, size))
-				if err = e.Apply(&b, false); err != nil {
-					break
-				}
-			}
-		}
-		return err
-	}
-	if err := fill(); !errors.Is(err, engine.ErrDamaged) {
-		t.Fatalf("apply: %v, want ErrDamaged", err)
-	}
+	m, e, ks, fill := compactionDamage(t, size)
 	lost, err := e.Salvage()
 	must(t, err)
 	if len(lost) != 1 {
 		t.Errorf("lost: %q", lost)
 	}
 	e = m.mustOpen(t)
-	must(t, fill())
+	must(t, fill(e))
 	must(t, e.Compact(nil, nil))
 	if n := readDamaged(t, e, ks, size); n != 0 {
 		t.Errorf("%d keys damaged", n)
@@ -175,26 +182,7 @@ func TestSalvageAfterCompaction(t *testing.T) {
 // Damage that compaction meets while the engine is being closed for a salvage is cut out with the rest.
 func TestSalvageWhileCompactionMeetsDamage(t *testing.T) {
 	skipLibraryRace(t)
-	const size = 200
-	ks := keys("key", 2000)
-	m := tabled(t, ks, size)
-	m.opts = withNote(m.opts)
-	tables := m.disk.Files(storage.TypeTable)
-	must(t, m.disk.Flip(tables[len(tables)/2], 100, 0))
-	e := m.mustOpen(t)
-	var b engine.Batch
-	for round := 0; e.Err() == nil; round++ {
-		if round == 100 {
-			t.Fatal("compaction met nothing")
-		}
-		for _, k := range ks {
-			b.Reset()
-			b.Put([]byte(k), valueOf(k, size))
-			if e.Apply(&b, false) != nil {
-				break
-			}
-		}
-	}
+	m, e, _, _ := compactionDamage(t, 200)
 	e.guard.background.Store(nil) // as if the failure had come too late for Salvage to know of it
 	e.latched.Store(nil)
 	lost, err := e.Salvage()
