@@ -43,17 +43,26 @@ func give(t *testing.T, m *member, recs map[string][]byte) {
 	req := &storagev1.DeliverRequest{From: from[:], Cause: storagev1.Cause_CAUSE_REPAIR}
 	send := func() {
 		t.Helper()
-		req.Heard = c.heard()
-		resp, err := c.api.Deliver(t.Context(), req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, st := range resp.GetStatuses() {
-			if st != storagev1.Status_STATUS_OK {
-				t.Fatalf("delivery answered %v", st)
+		// What was on its way for longer than half of the grace time is refused and brought again, as senders of hints do.
+		wait(t, "a delivery is taken", func() bool {
+			req.Heard = c.heard()
+			resp, err := c.api.Deliver(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		req.Records = nil
+			var again []*storagev1.PulledRecord
+			for i, st := range resp.GetStatuses() {
+				switch st {
+				case storagev1.Status_STATUS_OK:
+				case storagev1.Status_STATUS_UNAVAILABLE:
+					again = append(again, req.Records[i])
+				default:
+					t.Fatalf("delivery answered %v", st)
+				}
+			}
+			req.Records = again
+			return len(again) == 0
+		})
 	}
 	for k, rec := range recs {
 		if req.Records = append(req.Records, &storagev1.PulledRecord{Key: []byte(k), Record: rec}); len(req.Records) == 200 {

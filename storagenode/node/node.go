@@ -63,6 +63,9 @@ const (
 	rejoinEvery = 10 * time.Second
 	// crowdedClock is how many entries a clock has before those that may leave it are looked for. A token holds about 125.
 	crowdedClock = 16
+	// retireForMin is the least time that contexts are honoured which name what left a clock, for grace times of trials: it
+	// is people and programs that hold contexts, and they are no faster there.
+	retireForMin = time.Minute
 	// joinPause is the pause between attempts to reach the join list at first.
 	joinPause = 100 * time.Millisecond
 )
@@ -300,7 +303,7 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 			cfg.Room = func() error { return roomFor(n.cfg.DataDir) }
 		}
 	}
-	cfg.CrowdedClock, cfg.RetireFor = crowdedClock, n.cfg.TombstoneGrace
+	cfg.CrowdedClock, cfg.RetireFor = crowdedClock, max(n.cfg.TombstoneGrace, retireForMin)
 	cfg.Heal, cfg.HeldData = true, n.dir.HeldData()
 	if n.store, err = kv.Open(cfg); err != nil {
 		return fmt.Errorf("open store: %w", err)
