@@ -17,6 +17,10 @@ const (
 	steadyAfter = 10 * time.Second
 	// keepOps bounds what the committer keeps allocated between batches.
 	keepOps = 4096
+	// gatherFrom is how many writes a batch had where more are likely on their way: below it, nobody waits for others.
+	gatherFrom = 4
+	// gatherItems is how many writes share a sync so well that waiting for more gains little.
+	gatherItems = 32
 )
 
 // committer is the one goroutine that writes to the engine, closes it and opens it again, so that nothing can succeed
@@ -33,9 +37,12 @@ type committer struct {
 	stateBuf     [stateLen]byte
 	line         *lines // that the batch begins
 	dirty        bool   // something was applied without a sync
-	synced       time.Time
-	checked      time.Time
-	delay        time.Duration // before the last attempt to reopen
+	// The last batch began at began, and had batched writes.
+	began   time.Time
+	batched int
+	synced  time.Time
+	checked time.Time
+	delay   time.Duration // before the last attempt to reopen
 	// While the disk is full, a probe is due at probeAt; probeDelay grows with each that fails.
 	probeAt    time.Time
 	probeDelay time.Duration
@@ -84,18 +91,19 @@ func (c *committer) run() {
 // commitQueued commits one batch of what is queued; false says that there was nothing.
 func (c *committer) commitQueued() bool {
 	s := c.store
+	c.gather()
 	c.ops = s.queue.take(c.ops[:0], s.cfg.BatchMaxItems, min(s.cfg.BatchMaxBytes, c.life.maxRecord))
-	if len(c.ops) == 0 {
+	if c.batched = len(c.ops); c.batched == 0 {
 		return false
 	}
+	c.began = time.Now()
 	if c.ops[0].exec != nil {
 		c.execute()
 		return true
 	}
 	next := c.build()
-	begin := time.Now()
 	err := c.write()
-	s.metrics.commit(time.Since(begin), len(c.ops), c.batch.Size())
+	s.metrics.commit(time.Since(c.began), len(c.ops), c.batch.Size())
 	if err == nil {
 		err = c.applied(next)
 	}
@@ -105,6 +113,31 @@ func (c *committer) commitQueued() bool {
 	}
 	c.settle(nil)
 	return true
+}
+
+// gather lets writes come together before they are synced, while many are on their way: a sync costs the processor as much
+// as dozens of writes, so that under load the pause is won back. It ends GatherFor after the last batch began, or as soon as
+// gatherItems are there; so nobody waits longer than GatherFor, and who writes alone does not wait.
+func (c *committer) gather() {
+	s := c.store
+	if s.cfg.Sync != SyncAlways || c.batched < gatherFrom {
+		return
+	}
+	pause := time.Until(c.began.Add(s.cfg.GatherFor))
+	if pause <= 0 {
+		return
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for !s.queue.isGathered() {
+		select {
+		case <-s.queue.wake:
+		case <-s.closing:
+			return
+		case <-timer.C:
+			return
+		}
+	}
 }
 
 // execute does what the only one of c.ops asks for.

@@ -102,6 +102,9 @@ type Config struct {
 	// Sync says what durable means; SyncEvery is the interval of SyncInterval.
 	Sync      SyncMode
 	SyncEvery time.Duration
+	// GatherFor is the least time between the beginnings of two batches under load, so that more writes share a sync; 0 for
+	// none. Only for SyncAlways.
+	GatherFor time.Duration
 	// Limits bounds what a mint may leave behind. A zero field is the default of causal.Limits.
 	Limits causal.Limits
 	// BatchMaxItems and BatchMaxBytes bound one commit. The engine's own limit holds besides.
@@ -149,7 +152,7 @@ type Config struct {
 // Default returns a configuration that lacks only Open.
 func Default() Config {
 	return Config{
-		Sync: SyncAlways, SyncEvery: 100 * time.Millisecond,
+		Sync: SyncAlways, SyncEvery: 100 * time.Millisecond, GatherFor: 3 * time.Millisecond,
 		Limits:        causal.Limits{MaxSiblings: 64, MaxBytes: 3 << 20},
 		BatchMaxItems: 1024, BatchMaxBytes: 4 << 20,
 		QueueMaxItems: 16 << 10, QueueMaxBytes: 64 << 20,
@@ -173,6 +176,7 @@ func (c *Config) Validate() error {
 	check(c.Open != nil, "Open is missing")
 	check(c.Sync >= SyncAlways && c.Sync <= SyncNone, "Sync is no known mode")
 	check(c.Sync != SyncInterval || c.SyncEvery >= time.Millisecond, "SyncEvery must be at least 1 ms")
+	check(c.GatherFor >= 0 && c.GatherFor <= time.Second, "GatherFor must be between 0 and 1 s")
 	check(c.Limits.MaxSiblings >= 0 && c.Limits.MaxBytes >= 0, "Limits must not be negative")
 	check(c.BatchMaxItems > 0 && c.BatchMaxBytes > 0, "BatchMaxItems and BatchMaxBytes must be positive")
 	check(c.QueueMaxItems > 0 && c.QueueMaxBytes > 0, "QueueMaxItems and QueueMaxBytes must be positive")

@@ -12,7 +12,7 @@ const metaHeadroom = 64
 // queue is what waits to be committed, first in first out. Its bounds count what was taken but is not settled yet too.
 type queue struct {
 	maxItems, maxBytes int
-	wake               chan struct{} // has room for one; filled when the queue stops being empty
+	wake               chan struct{} // has room for one; filled when the queue stops being empty, and when it has gatherItems
 
 	items, bytes atomic.Int64 // changed under mu, or by settled
 
@@ -49,13 +49,13 @@ func (q *queue) push(ops ...*op) error {
 	}
 	q.items.Add(int64(len(ops)))
 	q.bytes.Add(size)
-	idle := q.head == len(q.ops)
+	before := len(q.ops) - q.head
 	for _, o := range ops {
 		q.seq++
 		o.seq = q.seq
 		q.ops = append(q.ops, o)
 	}
-	if idle {
+	if before == 0 || before < gatherItems && before+len(ops) >= gatherItems {
 		q.rouse()
 	}
 	return nil
@@ -87,6 +87,13 @@ func (q *queue) take(dst []*op, maxItems, maxBytes int) []*op {
 		q.ops, q.head = q.ops[:n], 0
 	}
 	return dst
+}
+
+// isGathered says whether enough waits for a batch of its own.
+func (q *queue) isGathered() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.ops)-q.head >= gatherItems
 }
 
 // rouse wakes the committer.

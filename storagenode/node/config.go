@@ -52,6 +52,9 @@ type Config struct {
 	Engine string
 	// Sync says when a write counts as durable. Default kv.SyncAlways.
 	Sync kv.SyncMode
+	// CommitGather is the least time between two syncs while many writes are on their way, up to 1 s, so that more writes
+	// share each; 0 for none. Default 3 ms.
+	CommitGather time.Duration
 	// CompactionRate bounds the bytes per second that compaction writes; 0 (default) for no bound, else at least 1 MiB.
 	CompactionRate int64
 
@@ -117,7 +120,7 @@ func Default() Config {
 	return Config{
 		Label:    "dotring",
 		GRPCAddr: "127.0.0.1:7101", GossipAddr: "127.0.0.1:7201", AdminAddr: "127.0.0.1:7301",
-		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways,
+		JoinWait: 5 * time.Second, Weight: 1, Engine: EngineLevelDB, Sync: kv.SyncAlways, CommitGather: 3 * time.Millisecond,
 		ScrubInterval: 7 * 24 * time.Hour, ScrubRate: 8 << 20, TransferRate: 32 << 20,
 		HintBytesMax: 4 << 30, HintAgeMax: 24 * time.Hour, TombstoneGrace: 24 * time.Hour,
 		AntiEntropyInterval: time.Minute, DeadAfter: 10 * time.Minute, GossipInterval: time.Second, Replicas: 3, MinWrite: 2,
@@ -145,6 +148,7 @@ func (c Config) Validate() error {
 	f.add(len(c.Zone) <= 64, "zone: %d bytes, at most 64", len(c.Zone))
 	f.add(c.Weight > 0 && c.Weight <= ring.MaxWeight, "weight: %v is not above 0 and at most %v", c.Weight, ring.MaxWeight)
 	f.add(c.CompactionRate == 0 || c.CompactionRate >= 1<<20, "compaction-rate: %d is neither 0 nor at least 1 MiB a second", c.CompactionRate)
+	f.add(c.CommitGather >= 0 && c.CommitGather <= time.Second, "commit-gather: %v is not between 0 and 1s", c.CommitGather)
 	f.add(c.ScrubInterval >= time.Second && c.ScrubInterval <= 10*365*24*time.Hour, "scrub-interval: %v is not between 1s and 87600h", c.ScrubInterval)
 	f.add(c.ScrubRate == 0 || c.ScrubRate >= 1<<10, "scrub-rate: %d is neither 0 nor at least 1 KiB a second", c.ScrubRate)
 	f.add(c.TransferRate == 0 || c.TransferRate >= 64<<10, "transfer-rate: %d is neither 0 nor at least 64 KiB a second", c.TransferRate)

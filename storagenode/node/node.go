@@ -290,6 +290,7 @@ func (n *Node) dialOptions() []grpc.DialOption {
 
 func (n *Node) openStore(open engine.Opener) (err error) {
 	cfg := kv.Default()
+	cfg.GatherFor = n.cfg.CommitGather
 	cfg.Open, cfg.Sync, cfg.Observer, cfg.Logger, cfg.Registerer = open, n.cfg.Sync, n.sums, n.log, n.reg
 	cfg.Hints.BytesMax, cfg.Hints.AgeMax = n.cfg.HintBytesMax, n.cfg.HintAgeMax
 	if cfg.Open == nil {

@@ -53,6 +53,7 @@ type flags struct {
 
 	Engine         *string `help:"leveldb, pebble, or memory, which forgets everything at the end (leveldb). A folder stays with its engine." placeholder:"ENGINE"`
 	Sync           *string `help:"When a write is acknowledged: always (after fsync), interval, none (always)." placeholder:"MODE"`
+	CommitGather   *string `help:"Least time between two syncs while many writes are on their way, so that more share each; 0 for none (3ms)." placeholder:"DURATION"`
 	CompactionRate *string `help:"Most that compaction writes a second, as in 64MiB; 0 for no limit (0)." placeholder:"SIZE"`
 
 	ScrubInterval *string `help:"About how often all that is on the disk is read and verified (168h)." placeholder:"DURATION"`
@@ -337,6 +338,7 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 	if f.MinWrite == nil {
 		n.MinWrite = min(n.MinWrite, max(n.Replicas, 1))
 	}
+	c.duration("commit-gather", f.CommitGather, &n.CommitGather)
 	c.size("compaction-rate", f.CompactionRate, &n.CompactionRate)
 	c.duration("scrub-interval", f.ScrubInterval, &n.ScrubInterval)
 	c.size("scrub-rate", f.ScrubRate, &n.ScrubRate)

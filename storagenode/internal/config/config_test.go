@@ -146,7 +146,7 @@ func TestEveryFlagIsUsed(t *testing.T) {
 	values := map[string]string{
 		"name": "other", "cluster": "other", "data-dir": "/other", "grpc-addr": "127.0.0.1:1", "advertise-grpc-addr": "127.0.0.1:2",
 		"gossip-addr": "127.0.0.1:3", "advertise-gossip-addr": "127.0.0.1:4", "admin-addr": "127.0.0.1:5", "advertise-admin-addr": "127.0.0.1:6",
-		"join": "127.0.0.1:7", "join-wait": "7s", "zone": "z", "weight": "2", "engine": "memory", "sync": "interval", "compaction-rate": "8MiB",
+		"join": "127.0.0.1:7", "join-wait": "7s", "zone": "z", "weight": "2", "engine": "memory", "sync": "interval", "commit-gather": "1ms", "compaction-rate": "8MiB",
 		"scrub-interval": "1h", "scrub-rate": "1MiB", "transfer-rate": "1MiB",
 		"gossip-interval": "2s", "gossip-key-file": "k", "replicas": "5", "min-write": "3", "insecure": "true", "log-level": "warn",
 		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "tombstone-grace": "1h", "anti-entropy-interval": "2s", "dead-after": "1h", "standby": "true",
