@@ -210,6 +210,10 @@ soak-sets: build ## add to shared sets under overlapping faults: siblings lose n
 soak-antientropy: ## one in a thousand of a million keys differs: what is moved, and what a round without difference moves
 	@DOTRING_TEST_KEYS=1000000 go test ./storagenode/node -run TestTrafficIsProportional -count=1 -timeout 20m -v
 
+.PHONY: soak-upkeep
+soak-upkeep: build ## what comparing copies costs nodes at full load, six pairs of runs; fails above 5 % of their processor time (four minutes)
+	@bin/dotring-load soak anti-entropy
+
 .PHONY: soak-planner
 soak-planner: ## plan 10,000 random cluster histories, and 300 members that join one, five and twenty at a time and leave
 	@go test -timeout 60m -v -run Histories ./ringsvc/planner -args -histories 10000 | grep -v '^=== '

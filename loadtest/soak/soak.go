@@ -1,4 +1,4 @@
-// Package soak holds long measurements of a local cluster with a verdict each: overload, size, compaction and latency.
+// Package soak holds long measurements of a local cluster with a verdict each: overload, size, compaction, latency, hot keys, and what comparing copies costs.
 package soak
 
 import (

@@ -121,6 +121,25 @@ func TestHotKeyVerdict(t *testing.T) {
 	h.print(good())
 }
 
+func TestAntiEntropyVerdict(t *testing.T) {
+	a := AntiEntropy{Config: Config{Out: io.Discard}, Interval: time.Second}
+	run := func(nodes float64) report.Run {
+		return report.Run{Throughput: 1000, ElapsedS: 10, Servers: []report.Usage{{Name: "node1", CPUS: nodes / 2}, {Name: "node2", CPUS: nodes / 2},
+			{Name: "gateway1", CPUS: 100}}}
+	}
+	pair := func(on, off float64) AntiEntropyPair { return AntiEntropyPair{On: run(on), Off: run(off)} }
+	good := func() []AntiEntropyPair { return []AntiEntropyPair{pair(2, 1.91), pair(2, 1), pair(1, 2)} }
+	short(t, a.verdict(good()))
+	r := good()
+	r[0] = pair(2, 1.88)
+	short(t, a.verdict(r), "took 6.0 % of the nodes' processor time")
+	r = good()
+	r[2].On.NotDone.Count = 2
+	short(t, a.verdict(r), "2 operations were not done")
+	short(t, a.verdict([]AntiEntropyPair{{}}), "NaN %")
+	a.print(good())
+}
+
 func TestCompactionVerdict(t *testing.T) {
 	c := Compaction{Config: Config{Out: io.Discard}}
 	short(t, c.verdict(CompactionResult{Before: ran(1000, 10*time.Millisecond), During: ran(1000, 20*time.Millisecond)}))

@@ -14,12 +14,13 @@ import (
 )
 
 type soakCommand struct {
-	Allocs     allocsCommand     `cmd:"" help:"What a put of 10 KiB allocates in each process."`
-	Overload   overloadCommand   `cmd:"" help:"From half of capacity to five times as much."`
-	Size       sizeCommand       `cmd:"" help:"Single nodes with few keys and with many."`
-	Latency    latencyCommand    `cmd:"" help:"Open loops while copies are compared."`
-	Hotkey     hotkeyCommand     `cmd:"" help:"What other keys suffer while one takes 30 % of the reads."`
-	Compaction compactionCommand `cmd:"" help:"A forced compaction of everything, under load."`
+	Allocs      allocsCommand      `cmd:"" help:"What a put of 10 KiB allocates in each process."`
+	Overload    overloadCommand    `cmd:"" help:"From half of capacity to five times as much."`
+	Size        sizeCommand        `cmd:"" help:"Single nodes with few keys and with many."`
+	Latency     latencyCommand     `cmd:"" help:"Open loops while copies are compared."`
+	Hotkey      hotkeyCommand      `cmd:"" help:"What other keys suffer while one takes 30 % of the reads."`
+	AntiEntropy antiEntropyCommand `cmd:"" help:"What comparing copies costs at full load."`
+	Compaction  compactionCommand  `cmd:"" help:"A forced compaction of everything, under load."`
 }
 
 // soakFlags are what all soaks share.
@@ -119,6 +120,32 @@ func (c *latencyCommand) Run(ctx context.Context) error {
 	runs, err := soak.Latency{Config: cfg, Nodes: c.Nodes, Connections: c.Connections, ValueSizes: c.ValueSizes, Rate: c.Rate,
 		Turn: c.Turn, Records: c.Records}.Measure(ctx)
 	return c.finish(report.Document{Title: "Latency", Machine: machine(), Runs: runs}, err)
+}
+
+type antiEntropyCommand struct {
+	Nodes       int           `default:"3" help:"Storage nodes."`
+	Connections int           `short:"c" default:"64" help:"Connections of the closed loops."`
+	Pairs       int           `default:"6" help:"Pairs of a run with comparisons and one without."`
+	Interval    time.Duration `default:"5s" help:"Time between comparisons; a node's default is a minute."`
+	Turn        time.Duration `default:"15s" help:"Length of each run."`
+	Records     uint64        `default:"100000" help:"How many records there are."`
+	ValueSize   int           `default:"1024" help:"Length of values in bytes."`
+	soakFlags
+}
+
+// Run measures, and prints what was measured also where it is too much.
+func (c *antiEntropyCommand) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	pairs, err := soak.AntiEntropy{Config: cfg, Nodes: c.Nodes, Connections: c.Connections, Pairs: c.Pairs, Interval: c.Interval, Turn: c.Turn,
+		Records: c.Records, ValueSize: c.ValueSize}.Measure(ctx)
+	doc := report.Document{Title: "What comparing copies costs", Machine: machine()}
+	for _, p := range pairs {
+		doc.Runs = append(doc.Runs, p.On, p.Off)
+	}
+	return c.finish(doc, err)
 }
 
 type compactionCommand struct {
