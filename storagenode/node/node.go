@@ -200,7 +200,7 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	if n.driver, err = layout.New(layout.Config{
 		Self: n.self(), Label: n.cfg.Label, N: n.cfg.Replicas, MinW: n.cfg.MinWrite, JoinWait: n.cfg.JoinWait, DeadAfter: n.cfg.DeadAfter, Standby: n.cfg.Standby,
-		Reached: n.reach.get, TransferRate: n.cfg.TransferRate, Pressure: n.pressure, Served: func() transfer.Served { return n.stream.Served() },
+		Reached: n.reach.get, TransferRate: n.cfg.TransferRate, Pressure: n.pressure, Served: n.served,
 		State: n.state, Doubts: n.store, Vouched: n.witness.Vouched, Members: n.gossip, Peers: n.peers, Records: n.store, Rand: rand.Reader,
 		Publish: n.publish, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
@@ -214,7 +214,7 @@ func (n *Node) open(deps Deps) (err error) {
 	if n.left, err = leftovers.New(leftovers.Config{
 		Self: n.id, Store: n.store, State: n.state, InDoubt: func() bool { return n.store.Doubts().Any() },
 		Alive: func() map[ring.NodeID]string { state, _ := n.handoffState(); return state.Alive }, Peers: n.peers,
-		Rate: n.cfg.TransferRate, Pressure: n.pressure, Grace: n.cfg.TombstoneGrace, Logger: n.log, Registerer: n.reg,
+		Throttle: layout.NewThrottle(n.cfg.TransferRate, n.pressure, n.served), Grace: n.cfg.TombstoneGrace, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
 	}
@@ -317,6 +317,9 @@ func (n *Node) openStore(open engine.Opener) (err error) {
 
 // pressure is how full the queues of clients' requests are, 0 to 1.
 func (n *Node) pressure() float64 { return max(n.store.Pressure(), n.stream.Pressure()) }
+
+// served sums up what clients' writes took.
+func (n *Node) served() transfer.Served { return n.stream.Served() }
 
 // inDoubt says that what is on this node's disk proves nothing at all, or that others were not asked yet whether it does.
 func (n *Node) inDoubt() bool { return !n.witness.Vouched() || n.store.Doubts().Whole }

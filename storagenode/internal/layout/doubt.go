@@ -257,7 +257,7 @@ func (f *refiller) fetch(ctx context.Context, id ring.NodeID, unit *refillPart, 
 				return errEnough
 			}
 			size += len(key) + len(c.Records[i])
-			f.throttle.wait(ctx, len(key)+len(c.Records[i]))
+			f.throttle.Wait(ctx, len(key)+len(c.Records[i]))
 			own[string(key)] = bytes.Clone(c.Records[i])
 		}
 		return nil

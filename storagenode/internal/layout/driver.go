@@ -147,7 +147,7 @@ type Driver struct {
 	results chan func(context.Context)
 	calls   sync.WaitGroup
 
-	throttle *throttle
+	throttle *Throttle
 	transfer atomic.Pointer[tracker] // of the sync under way, nil for none
 
 	mu      sync.Mutex
@@ -194,7 +194,7 @@ type stuck struct {
 // New returns a driver that does nothing until Run.
 func New(cfg Config) (*Driver, error) {
 	d := &Driver{
-		cfg: cfg, log: cfg.Logger, throttle: newThrottle(cfg.TransferRate, cfg.Pressure, cfg.Served), wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
+		cfg: cfg, log: cfg.Logger, throttle: NewThrottle(cfg.TransferRate, cfg.Pressure, cfg.Served), wake: make(chan struct{}, 1), results: make(chan func(context.Context)),
 		joiners: make(map[ring.NodeID]joiner), told: make(map[ring.NodeID]uint64), heard: make(map[ring.NodeID]bool), busy: make(map[ring.NodeID]bool),
 		asked: make(map[ring.NodeID]time.Time), refused: make(map[string]bool), awaySince: make(map[ring.NodeID]time.Time),
 	}
@@ -259,7 +259,7 @@ func (d *Driver) turn(ctx context.Context, now time.Time) time.Duration {
 		soon(stepRetry)
 	}
 	if d.sync == nil && d.refilling == nil {
-		d.throttle.idle(now)
+		d.throttle.Idle(now)
 	}
 	d.watchAway(ctx, now)
 	soon(d.propose(ctx, now))

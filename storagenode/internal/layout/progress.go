@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/dotring/dotring/ringsvc/ring"
-	"github.com/dotring/dotring/storagenode/internal/scrub"
 	"github.com/dotring/dotring/storagenode/kv"
 	"github.com/dotring/dotring/storagenode/transfer"
 )
@@ -21,13 +20,6 @@ const (
 	metaPull = "layout/pull"
 	// saveEvery is how often it is stored while pulls go on.
 	saveEvery = 500 * time.Millisecond
-	// busyFrom is how full the queues of clients' requests may be for pulls to go at more than transfer.LeastShare of their rate. Where
-	// there is no rate they rest for yieldPause instead.
-	busyFrom   = 0.1
-	yieldPause = 20 * time.Millisecond
-	// yieldMost bounds how long one piece makes way for clients' writes where the rate is low, so that what was decided for it does
-	// not hold long after it has ceased to be right.
-	yieldMost = 500 * time.Millisecond
 )
 
 // tracker keeps the progress of one task's pulls, in memory and in the store. Safe for concurrent use.
@@ -204,61 +196,4 @@ func (d *Driver) forgetPulls(ctx context.Context) error {
 		return nil
 	}
 	return d.cfg.State.put(ctx, metaPull, nil)
-}
-
-// throttle keeps what is pulled to a rate, and gives way to clients. Safe for concurrent use.
-type throttle struct {
-	pressure func() float64         // of clients' requests, 0 to 1
-	served   func() transfer.Served // clients' writes so far; nil: not known
-
-	rate float64 // bytes a second, 0 for none
-
-	mu    sync.Mutex
-	pace  *scrub.Pace // nil: no rate
-	yield transfer.Yield
-}
-
-func newThrottle(rate int64, pressure func() float64, served func() transfer.Served) *throttle {
-	t := &throttle{pressure: pressure, served: served, rate: float64(rate)}
-	if rate > 0 {
-		pace := scrub.NewPace(rate)
-		t.pace = &pace
-	}
-	return t
-}
-
-// wait waits until so many bytes more may be taken in, or ctx ends.
-func (t *throttle) wait(ctx context.Context, bytes int) {
-	if wait := t.pause(time.Now(), bytes); wait > 0 {
-		pause(ctx, wait)
-	}
-}
-
-func (t *throttle) pause(now time.Time, bytes int) time.Duration {
-	busy, share := t.pressure != nil && t.pressure() > busyFrom, 1.0
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.served != nil {
-		share = max(t.yield.Share(now, t.served()), min(1, float64(bytes)/(t.rate*yieldMost.Seconds())))
-	}
-	if busy {
-		share = transfer.LeastShare
-	}
-	switch {
-	case t.pace != nil:
-		return t.pace.Take(int(float64(bytes)/share), now, false)
-	case busy: // and without a rate there is none to take a part of
-		return yieldPause
-	}
-	return 0
-}
-
-// idle takes note of how long clients' writes take while nothing is pulled.
-func (t *throttle) idle(now time.Time) {
-	if t.served == nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.yield.Idle(now, t.served())
 }

@@ -119,7 +119,7 @@ type puller struct {
 	metrics  *metrics
 	find     func(ring.NodeID) (Peer, bool)
 	track    *tracker // not for a refill
-	throttle *throttle
+	throttle *Throttle
 	log      zerolog.Logger
 }
 
@@ -239,7 +239,7 @@ func (p *puller) compared(ctx context.Context, peer Peer, r ring.Range, after []
 		if err != nil {
 			return fmt.Errorf("read what is here: %w", err)
 		}
-		p.throttle.wait(ctx, len(g.Last)+groupOverhead+read/comparedPart)
+		p.throttle.Wait(ctx, len(g.Last)+groupOverhead+read/comparedPart)
 		taken := 0
 		if !bytes.Equal(sum.Append(nil), g.Sum) {
 			err = p.peers.PullMissing(ctx, peer, p.layout, r, after, g.Last, have, func(c Chunk) error {
@@ -295,7 +295,7 @@ func (p *puller) take(ctx context.Context, r ring.Range, c Chunk, stored func(la
 		for ; to < len(c.Keys) && size < pieceBytes; to++ {
 			size += len(c.Keys[to]) + len(c.Records[to])
 		}
-		if p.throttle.wait(ctx, size); ctx.Err() != nil {
+		if p.throttle.Wait(ctx, size); ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err := p.store(ctx, Chunk{Keys: c.Keys[from:to], Records: c.Records[from:to]}); err != nil {

@@ -20,7 +20,6 @@ import (
 	"github.com/dotring/dotring/storagenode/hints"
 	"github.com/dotring/dotring/storagenode/internal/handoff"
 	"github.com/dotring/dotring/storagenode/internal/layout"
-	"github.com/dotring/dotring/storagenode/internal/scrub"
 	"github.com/dotring/dotring/storagenode/transfer"
 )
 
@@ -36,8 +35,9 @@ const (
 	namesMost   = 1024
 	// compactBytes is how much is removed before the engine is asked for the room.
 	compactBytes = 32 << 20
-	// busyFrom is how full the queues of clients' requests may be for the full rate.
-	busyFrom = 0.1
+	// pageBytes is how much is looked through and handed over at once: pieces as small as those of pulls, between which clients'
+	// writes come first.
+	pageBytes = 64 << 10
 )
 
 // Store is the part of kv.Store that is used here.
@@ -64,10 +64,8 @@ type Config struct {
 	// Alive tells where the other nodes that live are reached.
 	Alive func() map[ring.NodeID]string
 	Peers Peers
-	// Rate bounds what is looked through and handed over, in bytes a second, 0 for no bound; Pressure is how full the queues of
-	// clients' requests are, 0 to 1.
-	Rate     int64
-	Pressure func() float64
+	// Throttle bounds what is looked through and handed over, and gives way to clients; it is this service's alone.
+	Throttle *layout.Throttle
 	// Grace is the grace time of tombstones.
 	Grace      time.Duration
 	Logger     zerolog.Logger
@@ -84,7 +82,6 @@ type Service struct {
 	task *Task // nil: nothing is left, as far as is known
 
 	// The rest belongs to Run's goroutine.
-	pace     scrub.Pace
 	layout   ring.LayoutID // that of the last turn
 	due      time.Time
 	fails    int
@@ -104,7 +101,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	return &Service{cfg: cfg, log: cfg.Logger, metrics: m, pace: scrub.NewPace(cfg.Rate), standing: transfer.Standing{Grace: cfg.Grace}}, nil
+	return &Service{cfg: cfg, log: cfg.Logger, metrics: m, standing: transfer.Standing{Grace: cfg.Grace}}, nil
 }
 
 // Task tells what is being handed over; false where nothing is.
@@ -125,6 +122,7 @@ func (s *Service) Run(ctx context.Context) {
 		if l := s.settled(time.Now()); l != nil {
 			s.turn(ctx, l)
 		}
+		s.cfg.Throttle.Idle(time.Now())
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -246,7 +244,7 @@ func (t *turn) pass(ctx context.Context, r ring.Range) error {
 		var page []leftover
 		size := 0
 		err := t.s.cfg.Store.Scan(r, after, func(key, rec []byte) (bool, error) {
-			if !hints.Fits(len(page), size, len(key)+len(rec)) {
+			if more := len(key) + len(rec); !hints.Fits(len(page), size, more) || len(page) > 0 && size+more > pageBytes {
 				return false, nil
 			}
 			size += len(key) + len(rec)
@@ -260,7 +258,7 @@ func (t *turn) pass(ctx context.Context, r ring.Range) error {
 			return compact(r.To)
 		}
 		t.show()
-		if wait := t.wait(size); wait > 0 && !pause(ctx, wait) {
+		if t.s.cfg.Throttle.Wait(ctx, size); ctx.Err() != nil {
 			return ctx.Err()
 		}
 		n, err := t.hand(ctx, page, obtained)
@@ -276,13 +274,6 @@ func (t *turn) pass(ctx context.Context, r ring.Range) error {
 		}
 	}
 	return ctx.Err()
-}
-
-func (t *turn) wait(size int) time.Duration {
-	if t.s.cfg.Rate == 0 {
-		return 0
-	}
-	return t.s.pace.Take(size, time.Now(), t.s.cfg.Pressure() > busyFrom)
 }
 
 // hand has all owners confirm some records, and removes those that they did. It returns the bytes removed.
@@ -430,17 +421,15 @@ func (s *Service) Holds(_ context.Context, req *storagev1.HoldsRequest) (*storag
 	return resp, nil
 }
 
-// pause waits for d; false means that ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
 	if d <= 0 {
-		return ctx.Err() == nil
+		return
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
