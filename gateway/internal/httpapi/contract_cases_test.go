@@ -144,7 +144,7 @@ func drive(t *testing.T) *served {
 
 // values stores what is read later.
 func (d *driver) values() {
-	d.good(200, call{"PUT", "/v1/kv/text?w=all&timeout=1s&sloppy=false", header("Content-Type", "text/plain", "Kv-Request-Id", "text-1"), "hello"})
+	d.good(200, call{"PUT", "/v1/kv/text?w=all&timeout=30s&sloppy=false", header("Content-Type", "text/plain", "Kv-Request-Id", "text-1"), "hello"})
 	d.good(200, call{"POST", "/v1/kv/a%2Fb//..", header("Content-Type", "image/png"), "\x89PNG"})
 	d.good(200, call{"PUT", "/v1/kv/empty", nil, ""})
 	d.h.conflict("both")
@@ -166,7 +166,7 @@ func (d *driver) reads(m string) {
 	d.t.Helper()
 	value := d.good(200, call{m, "/v1/kv/text", nil, ""})
 	seen, etag := value.Header.Get("Kv-Context"), value.Header.Get("Etag")
-	d.good(200, call{m, "/v1/kv/text?r=all&timeout=1s&explain=1", header("Kv-Context", seen, "Kv-Request-Id", "read-1"), ""})
+	d.good(200, call{m, "/v1/kv/text?r=all&timeout=30s&explain=1", header("Kv-Context", seen, "Kv-Request-Id", "read-1"), ""})
 	d.good(200, call{m, "/v1/kv/a%2Fb//..", nil, ""})
 	d.good(200, call{m, "/v1/kv/empty?r=one&explain=false", nil, ""})
 	d.good(304, call{m, "/v1/kv/text?explain=true", header("If-None-Match", etag), ""})
@@ -274,7 +274,7 @@ func (d *driver) readFaults(m string) {
 func (d *driver) lists(m string) {
 	d.t.Helper()
 	d.good(200, call{m, "/v1/kv", header("Kv-Request-Id", "list-1"), ""})
-	d.good(200, call{m, "/v1/kv?prefix=te&timeout=1s", nil, ""})
+	d.good(200, call{m, "/v1/kv?prefix=te&timeout=30s", nil, ""})
 	d.good(200, call{m, "/v1/kv?prefix_base64=/v8=", nil, ""})
 	var page struct{ Cursor string }
 	first := d.good(200, call{"GET", "/v1/kv?limit=1", nil, ""})
@@ -303,7 +303,7 @@ func (d *driver) writes(m string) {
 		body = ""
 	}
 	target := "/v1/kv/written-" + m
-	seen := d.good(200, call{m, target + "?w=quorum&timeout=1s&sloppy=true", header("Kv-Request-Id", "write-1"), body}).Header.Get("Kv-Context")
+	seen := d.good(200, call{m, target + "?w=quorum&timeout=30s&sloppy=true", header("Kv-Request-Id", "write-1"), body}).Header.Get("Kv-Context")
 	d.good(200, call{m, target, header("Kv-Context", seen), body})
 	d.good(200, call{m, "/v1/kv/%FF%00", nil, body})
 	d.addressFaults(m, "w")

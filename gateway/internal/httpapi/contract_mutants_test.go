@@ -48,6 +48,18 @@ func requireComplaint(t *testing.T, faults []string, words ...string) {
 	t.Errorf("no complaint about %q among %q", words, faults)
 }
 
+// some are every sixth of all operations where tests are to be short: one goroutine judges, and the race detector has little to find.
+func some(all []operation) []operation {
+	if !testing.Short() {
+		return all
+	}
+	var out []operation
+	for i := 0; i < len(all); i += 6 {
+		out = append(out, all[i])
+	}
+	return out
+}
+
 // TestContractSeesWhatTheDocumentLacks takes every operation, status, media type, problem, header and parameter out of the
 // document in turn. What is left is less than what is served, and the check must say so.
 func TestContractSeesWhatTheDocumentLacks(t *testing.T) {
@@ -56,7 +68,7 @@ func TestContractSeesWhatTheDocumentLacks(t *testing.T) {
 		t.Fatalf("before anything is taken out: %q", faults)
 	}
 	taken, done := 0, map[*openapi3.Response]bool{}
-	for _, o := range operations(doc) {
+	for _, o := range some(operations(doc)) {
 		t.Run(o.String(), func(t *testing.T) {
 			o.item.SetOperation(o.method, nil)
 			requireComplaint(t, judge(doc, s), o.String()+" is served, and is not in the document")
@@ -110,7 +122,7 @@ func TestContractSeesWhatTheDocumentLacks(t *testing.T) {
 	if faults := judge(doc, s); len(faults) > 0 {
 		t.Errorf("not all was put back: %q", faults)
 	}
-	if taken < 300 {
+	if taken < 300 && !testing.Short() {
 		t.Errorf("only %d parts were taken out", taken)
 	}
 }
@@ -124,7 +136,7 @@ func TestContractSeesWhatIsNotServed(t *testing.T) {
 	of := func(x *exchanged, o operation) bool {
 		return x.call.method == o.method && pathOf(x.call.target) == o.path
 	}
-	for _, o := range operations(doc) {
+	for _, o := range some(operations(doc)) {
 		t.Run(o.String(), func(t *testing.T) {
 			less := &served{exchanges: s.exchanges, methods: maps.Clone(s.methods)}
 			less.methods[o.path] = slices.DeleteFunc(slices.Clone(s.methods[o.path]), func(m string) bool { return m == o.method })

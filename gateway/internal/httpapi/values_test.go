@@ -203,7 +203,7 @@ func TestBodiesAreStoredRaw(t *testing.T) {
 
 func TestWriteAnswer(t *testing.T) {
 	h := newHarness(t)
-	a := h.do(call{"POST", "/v1/kv/k?w=3&timeout=500ms&sloppy=false", header("Kv-Request-Id", "my id"), "v"})
+	a := h.do(call{"POST", "/v1/kv/k?w=3&timeout=30s&sloppy=false", header("Kv-Request-Id", "my id"), "v"})
 	var body struct {
 		Context                string
 		Siblings, Acks, Hinted *int
