@@ -135,7 +135,7 @@ SIM_SOAK ?= 1000
 .PHONY: soak-sim
 soak-sim: ## simulate a thousand clusters of the usual mix and of each kind of swarm (SIM_SOAK=1000)
 	@go build -o bin/dotring-load ./loadtest/cmd/dotring-load
-	@for p in "" standing proposals hasty rollbacks leftovers leavers members collection; do \
+	@for p in "" standing proposals hasty rollbacks leftovers leavers members collection actors; do \
 		echo "profile $${p:-usual}"; bin/dotring-load sim --profile "$$p" --seeds $(SIM_SOAK) || exit; done
 
 CHAOS ?= 90s

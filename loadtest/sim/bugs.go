@@ -46,6 +46,14 @@ const (
 	GCHints             Bug = "gc_hints"
 	GCGrace             Bug = "gc_grace"
 	GCEqual             Bug = "gc_equal"
+
+	PruneOwners Bug = "prune_owners"
+	PruneHints  Bug = "prune_hints"
+	PruneOnce   Bug = "prune_once"
+	PruneIdle   Bug = "prune_idle"
+	PruneAge    Bug = "prune_age"
+	PruneForget Bug = "prune_forget"
+	PruneStale  Bug = "prune_stale"
 )
 
 // PlantedBug says what a bug does, and which promise it was expected to break before it was ever run.
@@ -93,6 +101,13 @@ func Planted() []PlantedBug {
 		{HintActor, "a fallback goes on with its actor after a hint left that it had written in", history.Durable, Standing},
 		{DeleteBeforeConfirm, "what a node is not to own any more is deleted at once, before its owners have confirmed that they hold it", history.Current, Leftovers},
 		{OldView, "a rolled-back node refills by the layouts on its disk, without asking for newer ones", history.Current, Leftovers},
+		{PruneOwners, "a dead actor's entry leaves clocks though a member is down", history.Faithful, Actors},
+		{PruneHints, "a dead actor's entry leaves clocks whatever hints there are, or were given away", history.Faithful, Actors},
+		{PruneOnce, "a dead actor's entry leaves clocks once all owners have it, whatever is on its way", history.Faithful, Actors},
+		{PruneIdle, "a dead actor's entry leaves clocks though an owner still shows what it has written", history.Faithful, Actors},
+		{PruneAge, "a record is taken however long it was on its way, so that it brings back what an entry that left had superseded", history.Faithful, Actors},
+		{PruneForget, "owners forget at once what left their clocks, and refuse the contexts that name it", history.Convergent, Actors},
+		{PruneStale, "a context that names what left is taken for one that has seen all that is here", history.Durable, Actors},
 		{LeftLate, "a node that left hands over what it held, however long it was out of sight", history.Faithful, Leavers},
 	}
 }

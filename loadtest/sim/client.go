@@ -108,7 +108,9 @@ func (c *client) get(g *gateway, k, r int, own bool, then func(ok bool)) {
 		}
 		c.w.trace.line("c%d get %s r=%d at %s: %s", c.idx, name, r, g.name, describe(set))
 		known := c.w.check.Answered(reading, set, fmt.Sprintf("get of client %d at %s with r=%d", c.idx, g.name, r))
-		c.known[k] = knowledge{has: true, ctx: causal.Context{Vector: set.Clock}, seen: known}
+		if !c.known[k].has || !c.w.chance(c.w.opt.Stubborn) {
+			c.known[k] = knowledge{has: true, ctx: causal.Context{Vector: set.Clock}, seen: known}
+		}
 		then(true)
 	})
 	o.restart()

@@ -24,8 +24,10 @@ const (
 // collecting is what a process knows of tombstones, and of how old messages are.
 type collecting struct {
 	machine   *collect.Machine
-	pass      time.Duration   // when the next pass over the records is due
-	metBefore map[string]bool // marks of other collectors that the pass before met
+	pruner    *collect.Machine  // of entries of clocks, nil where there is none
+	left      map[string][]left // what left clocks here
+	pass      time.Duration     // when the next pass over the records is due
+	metBefore map[string]bool   // marks of other collectors that the pass before met
 	pulse     wire.Pulse
 	numbers   map[ring.NodeID]*wire.Heard // of other nodes
 }
@@ -47,7 +49,7 @@ func newCollecting(n *node) collecting {
 	if err != nil {
 		n.w.trace.line("%s has no pulse: %v", n.name, err) // dice do not fail
 	}
-	return collecting{machine: collect.New(cfg), metBefore: make(map[string]bool), pulse: pulse, numbers: make(map[ring.NodeID]*wire.Heard)}
+	return collecting{machine: collect.New(cfg), pruner: newPruner(n, cfg), left: make(map[string][]left), metBefore: make(map[string]bool), pulse: pulse, numbers: make(map[ring.NodeID]*wire.Heard)}
 }
 
 // number is the node's heartbeat number at this moment.
@@ -86,7 +88,7 @@ func (n *node) heardBy(id ring.NodeID, at time.Duration) uint64 {
 
 // limit is when a record that came with this number must not be taken any more, zero for never.
 func (n *node) limit(heard uint64) (time.Time, error) {
-	if n.w.opt.Grace == 0 || n.w.bug == LateRepair {
+	if n.w.opt.Grace == 0 || (n.w.bug == LateRepair || n.w.bug == PruneAge) {
 		return time.Time{}, nil
 	}
 	born, ok := n.pulse.Born(heard)
@@ -99,7 +101,7 @@ func (n *node) limit(heard uint64) (time.Time, error) {
 
 // limitOf is when a record that was asked for at a moment must not be taken any more.
 func (n *node) limitOf(asked time.Time) time.Time {
-	if n.w.opt.Grace == 0 || n.w.bug == LateRepair {
+	if n.w.opt.Grace == 0 || (n.w.bug == LateRepair || n.w.bug == PruneAge) {
 		return time.Time{}
 	}
 	return asked.Add(collect.MessageAge(n.w.opt.Grace))
@@ -128,7 +130,14 @@ func (n *node) collectTombstones() {
 		n.offer(v.Settled)
 	}
 	for _, a := range n.machine.Next(n.monotonic()) {
-		n.askAbout(a, v.Settled)
+		n.askAbout(n.machine, a, v.Settled)
+	}
+	if n.pruner == nil {
+		return
+	}
+	n.pruner.Observe(v)
+	for _, a := range n.pruner.Next(n.monotonic()) {
+		n.askAbout(n.pruner, a, v.Settled)
 	}
 }
 
@@ -150,7 +159,11 @@ func (n *node) offer(l *ring.Layout) {
 	whole := ring.Range{To: ring.Slots}
 	tombs, _, err := n.store.Tombstones(whole, nil, false, tombsMost)
 	if err == nil {
-		n.machine.Offer(n.monotonic(), slices.DeleteFunc(tombs, func(t collect.Tomb) bool { return collect.Collector(l, t.Key) != n.id }))
+		tombs, crowded := apart(slices.DeleteFunc(tombs, func(t collect.Tomb) bool { return collect.Collector(l, t.Key) != n.id }), n.living())
+		n.machine.Offer(n.monotonic(), tombs)
+		if n.pruner != nil {
+			n.pruner.Offer(n.monotonic(), crowded)
+		}
 	}
 	marked, _, err := n.store.Tombstones(whole, nil, true, tombsMost)
 	if err != nil {
@@ -175,13 +188,13 @@ func (n *node) offer(l *ring.Layout) {
 	n.machine.Offer(n.monotonic(), left)
 }
 
-// askAbout asks a member; the machine is told how that ends, once.
-func (n *node) askAbout(a collect.Ask, l *ring.Layout) {
+// askAbout asks a member; the machine that asks is told how that ends, once.
+func (n *node) askAbout(of *collect.Machine, a collect.Ask, l *ring.Layout) {
 	ended := false
 	end := func(r *collect.Reply) {
 		if !ended {
 			ended = true
-			n.machine.Replied(n.monotonic(), a, r)
+			of.Replied(n.monotonic(), a, r)
 		}
 	}
 	if a.To == n.id {
@@ -211,14 +224,19 @@ func (n *node) serveCollection(a collect.Ask, then func(*collect.Reply)) {
 		}
 	}
 	for i, t := range a.Tombs {
-		if a.Step != collect.Confirm {
+		switch a.Step {
+		case collect.Confirm:
+		case collect.Prune:
+			n.w.trace.line("%s is to drop %d entries of %s", n.name, len(t.Entries), t.Key)
+			n.drops(t)
+		default:
 			n.w.trace.line("%s is to %s %s", n.name, a.Step, t.Key)
 			if a.Step == collect.Mark {
 				n.proven(t)
 			}
 			t = n.bentTomb(t)
 		}
-		err := n.store.Collect(a.Step, t, func(h collect.Holding, moves uint32, err error) { one(i, h, moves, err) })
+		err := n.store.Collect(a.Step, t, func(h collect.Holding, moves uint32, err error) { one(i, n.bentHolding(t, h), moves, err) })
 		if err != nil {
 			one(i, 0, 0, err)
 		}
@@ -266,6 +284,7 @@ func (n *node) tombstone() string {
 		if err != nil {
 			return err.Error()
 		}
+		tombs, _ = apart(tombs, nil)
 		for _, t := range tombs {
 			by := n.w.byID(collect.Collector(n.view.Settled(), t.Key))
 			if by == nil || by.machine == nil {

@@ -136,7 +136,7 @@ func (w *world) unblock() {
 
 func (w *world) crash() {
 	n := w.running()
-	if n == nil || w.stats.Restarts > 60 { // each start adds an actor to clocks, and none leaves them yet
+	if n == nil || !w.mayStart() {
 		return
 	}
 	clean := w.chance(w.opt.Clean)
@@ -146,7 +146,11 @@ func (w *world) crash() {
 			n.snap = &im
 		}
 	}
-	n.restart(w.between(50*time.Millisecond, max(3*time.Second, 3*w.opt.Grace)))
+	most := max(3*time.Second, 3*w.opt.Grace)
+	if w.opt.Crowd > 0 && w.chance(0.8) {
+		most = time.Second // nothing leaves a clock while a member is away
+	}
+	n.restart(w.between(50*time.Millisecond, most))
 }
 
 func (w *world) pause() {
@@ -218,7 +222,7 @@ func (w *world) copies() int {
 // loseDisk empties a machine's disk, or rolls it back.
 func (w *world) loseDisk() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
-	if !n.up || n.gone || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
+	if !n.up || n.gone || !w.mayStart() || w.copies() < w.opt.MinW {
 		return
 	}
 	if n.snap == nil && w.chance(0.6) { // what it may be rolled back to, later
@@ -250,7 +254,7 @@ func (w *world) loseDiskOf(n *node) {
 // forget lets a machine propose a change and then lose its disk, so that only a gateway knows of the proposal.
 func (w *world) forget() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
-	if !n.up || n.gone || n.view == nil || n.doubt || n.view.Newest() != n.view.Settled() || w.stats.Restarts > 60 || w.copies() < w.opt.MinW {
+	if !n.up || n.gone || n.view == nil || n.doubt || n.view.Newest() != n.view.Settled() || !w.mayStart() || w.copies() < w.opt.MinW {
 		return
 	}
 	n.joiners, n.forgets = nil, true

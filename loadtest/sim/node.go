@@ -102,6 +102,9 @@ func (n *node) start() error {
 		cfg.CacheBytes = 0
 	}
 	cfg.Hints.BytesMax = n.w.opt.HintBytes
+	if cfg.CrowdedClock, cfg.RetireFor = n.w.opt.Crowd, n.w.opt.Retire; n.w.bug == PruneForget {
+		cfg.RetireFor = 0
+	}
 	n.sums = &sums{slots: make(map[ring.Slot]merkle.Sum)}
 	cfg.Observer = n.sums
 	store, step, err := kv.OpenStepped(cfg)
@@ -304,6 +307,7 @@ type response struct {
 	absent  bool
 	marked  bool // it is a tombstone that is being collected
 	record  []byte
+	retired causal.Vector // what left the clock lately
 	digest  record.Digest
 	dot     causal.Dot
 	durable bool
@@ -357,13 +361,13 @@ func (n *node) read(r *request) response {
 	case err != nil:
 		return response{cause: causeOf(err)}
 	case r.op == opRead:
-		return response{record: rec, marked: marked}
+		return response{record: rec, marked: marked, retired: n.store.Retired(r.key)}
 	}
 	digest, err := record.DigestOf(rec)
 	if err != nil {
 		return response{cause: quorum.Failed}
 	}
-	return response{digest: digest, marked: marked}
+	return response{digest: digest, marked: marked, retired: n.store.Retired(r.key)}
 }
 
 // recordHere is what a read is answered from: at a node that does not own the key, what it keeps for others.
@@ -451,6 +455,7 @@ func (n *node) mint(r *request, answer func(response)) {
 			seen = n.w.check.Knows(string(r.key), local)
 		}
 	}
+	n.bendContext(&m)
 	alive := n.alive()
 	var issued, ended bool
 	var outcome error

@@ -124,6 +124,9 @@ func (o *getOp) send(s quorum.Step) {
 
 func (o *getOp) answer(i int, asked op, a *answer) {
 	o.marked = o.marked || a.cause == quorum.None && a.resp.marked
+	if a.cause == quorum.None {
+		o.get.Retired(a.resp.retired)
+	}
 	switch {
 	case a.cause != quorum.None:
 		o.get.Failed(i, a.cause)

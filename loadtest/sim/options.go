@@ -51,6 +51,11 @@ type Options struct {
 	// Collection of tombstones.
 	Grace time.Duration // 0 for none
 	Late  float64       // probability that a message is on its way for up to twice that time
+	// Crowd is how many entries a clock has before those of dead actors leave it, 0 for never; Retire is how long what left is
+	// vouched for, and Stubborn the probability that a client goes on with an older context than it could have.
+	Crowd    int
+	Retire   time.Duration
+	Stubborn float64
 
 	// Faults of membership.
 	Dooms     float64       // rate at which a machine goes for good; of those that may lose their disk, so that few ever do
@@ -84,12 +89,13 @@ const (
 	Leftovers  Profile = "leftovers"  // layouts change while others stand in, and machines lose their disks
 	Leavers    Profile = "leavers"    // members leave while tombstones are collected
 	Collection Profile = "collection" // tombstones are collected, while nodes are down and messages late
+	Actors     Profile = "actors"     // nodes live anew all the time, and what their dead actors have left behind leaves clocks
 	Members    Profile = "members"    // members come, leave, go for good, and are replaced; changes are given up, and all nodes stop amid them
 )
 
 // Profiles lists all but the usual mix.
 func Profiles() []Profile {
-	return []Profile{Standing, Proposals, Hasty, Rollbacks, Leftovers, Leavers, Members, Collection}
+	return []Profile{Standing, Proposals, Hasty, Rollbacks, Leftovers, Leavers, Members, Collection, Actors}
 }
 
 // Swarm draws options from a seed.
@@ -97,11 +103,13 @@ func Swarm(seed uint64, p Profile) Options {
 	d, more := newDice(seed, 1), newDice(seed, 3)
 	o := usual(d)
 	if p == Usual && d.chance(0.25) {
-		p = Profiles()[d.IntN(len(Profiles())-1)]
+		p = Profiles()[d.IntN(7)] // those before collection
 	} else if p == Usual && more.chance(0.35) {
 		o.membership(more)
 	} else if p == Usual && more.chance(0.06) {
 		p = Collection
+	} else if p == Usual && more.chance(0.06) {
+		p = Actors
 	}
 	switch p {
 	case Standing:
@@ -120,6 +128,8 @@ func Swarm(seed uint64, p Profile) Options {
 		o.leavers(d)
 	case Collection:
 		o.collection(d)
+	case Actors:
+		o.actors(d)
 	}
 	return o
 }
@@ -193,6 +203,15 @@ func (o *Options) collection(d dice) {
 			*f.rate = f.most * d.Float64()
 		}
 	}
+}
+
+// actors makes few keys that are written by many lives: nodes start anew, and their engines are opened anew, all the time.
+func (o *Options) actors(d dice) {
+	o.collection(d)
+	o.Keys, o.Deletes, o.Crowd = 3+d.IntN(6), 0.2*d.Float64(), 4
+	o.Retire, o.Stubborn = []time.Duration{o.Grace, time.Minute}[d.IntN(2)], 0.5*d.Float64()
+	o.Crashes, o.Clean, o.DiskFails, o.DiskFull = 0.3+0.3*d.Float64(), 0.5*d.Float64(), 0.3*d.Float64(), []float64{0, 0.15}[d.IntN(2)]
+	o.Compare = []time.Duration{500 * time.Millisecond, 2 * time.Second}[d.IntN(2)]
 }
 
 func (o *Options) leftovers(d dice) {
@@ -297,7 +316,7 @@ func (o Options) String() string {
 		{"pauses", o.Pauses}, {"slow", o.Slow}, {"disk-fails", o.DiskFails}, {"disk-full", o.DiskFull}, {"flaky", o.Flaky},
 		{"damages", o.Damages}, {"disk-loss", o.DiskLoss}, {"clock-jumps", o.ClockJumps}, {"gateways", o.Gates},
 		{"layouts", o.Layouts}, {"forgets", o.Forgets}, {"cut-offs", o.CutOffs},
-		{"grace", o.Grace.Seconds()}, {"late", o.Late}, {"dooms", o.Dooms}, {"aborts", o.Aborts}, {"outages", o.Outages}, {"deaf", o.Deaf}, {"dead-after", o.DeadAfter.Seconds()},
+		{"grace", o.Grace.Seconds()}, {"crowd", float64(o.Crowd)}, {"retire", o.Retire.Seconds()}, {"stubborn", o.Stubborn}, {"late", o.Late}, {"dooms", o.Dooms}, {"aborts", o.Aborts}, {"outages", o.Outages}, {"deaf", o.Deaf}, {"dead-after", o.DeadAfter.Seconds()},
 	} {
 		if f.v > 0 {
 			fmt.Fprintf(&b, " %s %.3g", f.name, f.v)

@@ -103,8 +103,13 @@ func (w *world) heal() {
 	}
 	w.runUntil(w.now+replicateFor+time.Second, nil) // what was sent is delivered, or has expired
 	w.runUntil(w.now+healTime, w.quiet)
+	if w.opt.Crowd > 0 {
+		w.honours()
+		w.runUntil(w.now+rest, w.quiet)
+	}
 	rounds := 0
-	for ; rounds < 20 && !w.compareAll(); rounds++ {
+	for ; rounds < 20 && (!w.compareAll() || !w.quiet()); rounds++ {
+		w.runUntil(w.now+healTime, w.quiet)
 	}
 	w.stats.Healed = w.now - begin
 	before, fetched := w.stats.Repairs, w.stats.Fetched
@@ -183,6 +188,9 @@ func (w *world) unrest() string {
 		if w.opt.Grace > 0 {
 			if why := n.tombstone(); why != "" {
 				return n.name + " keeps the tombstone of " + why
+			}
+			if why := n.crowd(); why != "" {
+				return n.name + " keeps the crowded clock of " + why
 			}
 		}
 		if at := n.view.Settled().ID().String(); id == "" {

@@ -331,10 +331,12 @@ func TestProfiles(t *testing.T) {
 				sum.Removed += r.Stats.Removed + r.Stats.Aborted + r.Stats.Outages // TestMembershipFaultsHappen looks at each
 				sum.Collected += r.Stats.Collected
 				sum.Dropped += r.Stats.Dropped
+				sum.Pruned += r.Stats.Pruned
+				sum.Honoured += r.Stats.Honoured
 			}
 			met := map[Profile]int{Standing: sum.Delivered, Proposals: sum.Forgotten, Hasty: int(sum.LayoutsSettled), Rollbacks: sum.DiskLosses,
 				Members: sum.Removed, Collection: sum.Collected,
-				Leftovers: sum.Dropped, Leavers: min(sum.Dropped, sum.Collected)}
+				Leftovers: sum.Dropped, Leavers: min(sum.Dropped, sum.Collected), Actors: min(sum.Pruned, sum.Honoured)}
 			if met[p] < 3 && !testing.Short() {
 				t.Errorf("%+v", sum)
 			}

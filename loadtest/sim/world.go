@@ -61,6 +61,7 @@ type Stats struct {
 	LayoutsSettled                                                    uint64
 	Repairs, Retries                                                  int
 	Collected, Stale                                                  int           // tombstones, and records refused for their age
+	Pruned, Honoured                                                  int           // clocks from which entries left, and old contexts that were good
 	Handed, Dropped                                                   int           // records brought to owners by who does not own them, and deleted there
 	Hinted, Delivered, Fetched                                        int           // puts with a stand-in, hints that left, records fetched
 	Forgotten, Spread                                                 int           // proposals that only a gateway remembers, views told to nodes by gateways

@@ -150,7 +150,6 @@ const (
 	WithoutMoves                     // what was moved between the rounds does not matter
 	WithoutMarks                     // what is proven is removed at once
 	WithoutSecond                    // entries leave after one round
-	WithoutIdle                      // and whether an owner shows a sibling of theirs does not matter
 )
 
 // Config is what a Machine needs.

@@ -15,7 +15,7 @@ type simCommand struct {
 	Seeds   int    `default:"200" help:"How many seeds that count to run: those with enough writes acknowledged during faults."`
 	Seed    uint64 `default:"1" help:"The first seed."`
 	Fresh   bool   `help:"Begin at a seed that nobody has seen."`
-	Profile string `enum:",standing,proposals,hasty,rollbacks,leftovers,leavers,members,collection" default:"" help:"Only swarms of one kind: standing, proposals, hasty, rollbacks, leftovers, leavers, members or collection."`
+	Profile string `enum:",standing,proposals,hasty,rollbacks,leftovers,leavers,members,collection,actors" default:"" help:"Only swarms of one kind: standing, proposals, hasty, rollbacks, leftovers, leavers, members, collection or actors."`
 	Bug     string `help:"Plant a bug, by name."`
 	Table   bool   `help:"Look for every planted bug, or the one of --bug, in the first seeds, and print a table."`
 	Trace   bool   `help:"Print all that happens."`
