@@ -396,5 +396,18 @@ func (c *Checker) DiskLost() {
 	}
 }
 
+// Emptied notes that one machine has lost its disk, and comes back with what a read quorum of the other owners knows. That is
+// all that owners acknowledged, minAcks of them or more; what fewer did, beside machines that stood in for owners, is held by
+// one owner fewer until it has been brought to them.
+func (c *Checker) Emptied(minAcks int) {
+	for _, l := range c.keys {
+		for i := range l.events {
+			if e := &l.events[i]; e.acked && e.w < minAcks {
+				e.w = max(e.w-1, 0)
+			}
+		}
+	}
+}
+
 // Keys returns the keys that were written, in order.
 func (c *Checker) Keys() []string { return slices.Sorted(maps.Keys(c.keys)) }

@@ -92,6 +92,17 @@ func TestEachPromise(t *testing.T) {
 		"an acknowledgement of a dot that nobody issued": {func(s *story) { s.Acked(s.first, dot(9, 9), 2, false) }, Faithful},
 		"a get misses an acknowledged write":             {func(s *story) { s.Answered(s.Reading(k, 2, 3, nil), set1(s.one), "get") }, Current},
 		"a get of one may miss it":                       {func(s *story) { s.Answered(s.Reading(k, 1, 3, nil), set1(s.one), "get") }, 0},
+		"an emptied disk is refilled by a quorum": {func(s *story) {
+			s.Emptied(2)
+			s.Answered(s.Reading(k, 2, 3, nil), set1(s.one), "get")
+		}, Current},
+		"it may have been the one owner that had it": {func(s *story) {
+			w := s.Begin(k, []byte("v"), false)
+			s.Minted(w, dot(4, 1), s.Knows(k, set1(s.two)))
+			s.Acked(w, dot(4, 1), 1, false)
+			s.Emptied(2)
+			s.Answered(s.Reading(k, 3, 3, nil), also(set1(s.two), s.one.Dot), "get")
+		}, 0},
 		"a get misses its context": {func(s *story) {
 			mine := s.Knows(k, set1(s.two))
 			s.Answered(s.Reading(k, 1, 3, &mine), set1(s.one), "get")

@@ -197,10 +197,16 @@ func (w *world) flakeDisk() {
 func (w *world) damageDisk() {
 	n := w.nodes[w.victims[w.IntN(len(w.victims))]]
 	if n.up && !n.gone && !n.doubt && w.copies() >= w.opt.MinW && n.disk.flip() {
-		w.lossAt = w.now
+		w.loses()
 		w.stats.Damages++
 		w.trace.line("%s: a stored record is damaged", n.name)
 	}
+}
+
+// loses takes note that a machine has lost its disk, or a part of it.
+func (w *world) loses() {
+	w.lossAt = w.now
+	w.check.Emptied(w.opt.MinW)
 }
 
 // copies is the least number of copies that any live layout of any node keeps. Members that are asked to leave at once, by
@@ -238,7 +244,7 @@ func (w *world) loseDisk() {
 
 func (w *world) loseDiskOf(n *node) {
 	n.stop(w.chance(w.opt.Clean))
-	w.lossAt = w.now
+	w.loses()
 	w.stats.DiskLosses++
 	im, what := n.disk.blank(), "is empty"
 	if n.snap != nil && w.opt.Grace == 0 && w.chance(0.7) { // what is in doubt is discarded whole where something may have been collected

@@ -69,7 +69,8 @@ func (w *world) doom() {
 		return
 	}
 	w.trace.line("%s goes for good", n.name)
-	w.lossAt, n.lost = w.now, true
+	w.loses()
+	n.lost = true
 	n.stop(w.chance(w.opt.Clean))
 }
 

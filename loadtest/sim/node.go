@@ -254,7 +254,7 @@ func (n *node) scrub() {
 	count, err := n.disk.discard()
 	n.w.trace.line("%s scrubs: %d damaged records set aside, %v", n.name, count, err)
 	n.doubt = n.doubt || n.w.bug != TrustDisk
-	n.w.lossAt = n.w.now
+	n.w.loses()
 	n.restart(10 * time.Millisecond)
 }
 
