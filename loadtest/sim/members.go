@@ -113,7 +113,7 @@ func (w *world) abort() {
 		return
 	}
 	v := n.view.Clone()
-	if _, err := v.Abort(); err != nil {
+	if _, err := v.Abort(n.id); err != nil {
 		return // there is nothing to give up
 	}
 	n.putView(v, func() {
@@ -214,7 +214,7 @@ func (n *node) remove(gone *node) {
 	v, what := n.view.Clone(), "marks"
 	err := v.MarkDead(gone.id, false)
 	if errors.Is(err, ring.ErrRemovalPending) { // maybe of a joiner, or with one: then each waits for the other until the join is given up
-		if _, aborted := v.Abort(); aborted == nil {
+		if _, aborted := v.Abort(n.id); aborted == nil {
 			if err = nil; v.MarkDead(gone.id, false) != nil {
 				what = "gives up the join of"
 			}

@@ -121,11 +121,16 @@ func (v *View) Removals() []Change {
 }
 
 // Abort takes back the changes under way, but for removals, and returns the layout that is then newest. Their work is not undone; it is of
-// no use any more. Only a member of the settled layout may abort, and must store the view durably before anyone else sees it. ErrNoChange
-// where nothing is under way that can be taken back, or all have synced it, so that it is all but settled.
-func (v *View) Abort() (*Layout, error) {
+// no use any more. Only a member of the settled layout may abort, self, and must store the view durably before anyone else sees it. ErrNoChange
+// where nothing is under way that can be taken back, or all have synced it, so that it is all but settled. ErrSynced where self has: the others
+// may have synced it too, and somebody who knows of that reads by it already, while writers who know of the abort do not satisfy
+// it. As long as a member takes part that has not synced it and never will, nobody reads by it.
+func (v *View) Abort(self NodeID) (*Layout, error) {
 	if v.newest == v.settled || v.AllSynced(v.newest) {
 		return nil, ErrNoChange
+	}
+	if v.marks[v.newest.id][self] >= markSynced {
+		return nil, ErrSynced
 	}
 	set := v.pending()
 	active := withoutAborted(set)

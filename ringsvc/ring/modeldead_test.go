@@ -75,7 +75,7 @@ func (m *model) upset(n *modelNode) {
 	}
 	switch {
 	case m.variant.aborts && m.rnd.IntN(2) == 0:
-		_, _ = n.view.Abort() // an error says that there is nothing to abort
+		_, _ = n.view.Abort(n.id) // an error says that there is nothing to abort
 	case m.variant.deaths && m.rnd.IntN(2) == 0 && len(n.view.Dead()) < 3:
 		l := n.view.Newest()
 		id := l.members[m.rnd.IntN(len(l.members))].ID

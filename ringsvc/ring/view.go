@@ -17,6 +17,8 @@ var (
 	ErrUnsettled = errors.New("ring: a layout change is pending")
 	// ErrNoChange says that the changes would leave the layout as it is.
 	ErrNoChange = errors.New("ring: nothing would change")
+	// ErrSynced says that a change cannot be taken back by this node, which has synced it.
+	ErrSynced = errors.New("ring: this node has synced the change, and others may read by it: one that has not may take it back")
 )
 
 // What a view may hold besides its settled layout. Real ones stay far below: one base with pending changes, one or two layouts with marks.

@@ -41,7 +41,8 @@ func (s *service) ChangeLayout(ctx context.Context, req *storagev1.ChangeLayoutR
 	switch {
 	case errors.Is(err, ring.ErrInvalid):
 		return nil, status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, ring.ErrUnsettled), errors.Is(err, ring.ErrRemovalPending), errors.Is(err, ring.ErrNoChange), errors.Is(err, layout.ErrRefused):
+	case errors.Is(err, ring.ErrUnsettled), errors.Is(err, ring.ErrRemovalPending), errors.Is(err, ring.ErrNoChange),
+		errors.Is(err, ring.ErrSynced), errors.Is(err, layout.ErrRefused):
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	case err != nil && ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()

@@ -116,7 +116,11 @@ func (s *Cluster) change(ctx context.Context, name string, req *storagev1.Change
 		}
 		req.Node = about[:]
 	}
-	by, ok := s.proposer(state, about)
+	var able []ring.NodeID
+	if req.GetChange() == storagev1.LayoutChange_LAYOUT_CHANGE_ABORT {
+		_, able, _ = state.View.Missing(state.View.Newest()) // one that has synced the change cannot take it back
+	}
+	by, ok := s.proposer(state, about, able)
 	if !ok {
 		return nil, status.Error(codes.Unavailable, "no member can be reached that could propose the change")
 	}
@@ -151,8 +155,9 @@ func longestFetch(moves []*clusterv1.Move, rate uint64) float64 {
 	return float64(most) / float64(rate)
 }
 
-// proposer chooses who is to make a change: a member of the settled layout that can be reached, the one it is about only where there is no other.
-func (s *Cluster) proposer(state *nodeclient.State, about ring.NodeID) (id ring.NodeID, ok bool) {
+// proposer chooses who is to make a change: a member of the settled layout that can be reached, the one it is about only where there is no other, and
+// rather one of able than another.
+func (s *Cluster) proposer(state *nodeclient.State, about ring.NodeID, able []ring.NodeID) (id ring.NodeID, ok bool) {
 	best := 0
 	for _, m := range state.View.Settled().Members() {
 		h := s.nodes.Health(m.ID)
@@ -165,6 +170,9 @@ func (s *Cluster) proposer(state *nodeclient.State, about ring.NodeID) (id ring.
 		}
 		if m.ID != about {
 			score++
+		}
+		if slices.Contains(able, m.ID) {
+			score += 4
 		}
 		if score > best {
 			best, id, ok = score, m.ID, true

@@ -39,7 +39,7 @@ type Preview struct {
 var ErrRefused = errors.New("refused")
 
 // Change carries out, or previews, what an operator asks for. It fails with ring.ErrUnsettled while another change is under way, with
-// ring.ErrRemovalPending, ring.ErrNoChange, ring.ErrInvalid or ErrRefused. Safe for concurrent use.
+// ring.ErrRemovalPending, ring.ErrNoChange, ring.ErrSynced, ring.ErrInvalid or ErrRefused. Safe for concurrent use.
 func (d *Driver) Change(ctx context.Context, r ChangeRequest) (Preview, error) {
 	type outcome struct {
 		p   Preview
@@ -108,7 +108,7 @@ func (d *Driver) put(v *ring.View, r ChangeRequest, plan planFunc) error {
 	about := ring.Change{Kind: r.Kind, Member: ring.Member{ID: r.Node}}
 	switch r.Kind {
 	case ring.ChangeAbort:
-		_, err := v.Abort()
+		_, err := v.Abort(d.cfg.Self.ID)
 		return err
 	case ring.ChangeRemove:
 		if d.isAlive(r.Node) {

@@ -391,7 +391,7 @@ func change(v *ring.View, req *storagev1.ChangeLayoutRequest) (err error) {
 	case storagev1.LayoutChange_LAYOUT_CHANGE_WEIGHT:
 		c.Kind, c.Member.Weight = ring.ChangeWeight, req.GetWeight()
 	case storagev1.LayoutChange_LAYOUT_CHANGE_ABORT:
-		_, err = v.Abort()
+		_, err = v.Abort(ring.NodeID{})
 		return statusOf(err)
 	}
 	if err == nil {
