@@ -462,7 +462,7 @@ func (p *Put) spread() Step {
 		have, may := 0, 0
 		for i := range p.targets {
 			t := &p.targets[i]
-			if !t.counts(l) {
+			if !p.counts(t, l) {
 				continue
 			}
 			switch t.state {
@@ -495,7 +495,7 @@ func (p *Put) Lacks() int {
 	for l := range p.live {
 		lacks := p.layouts[l].Need
 		for i := range p.targets {
-			if t := &p.targets[i]; t.state == durable && t.counts(l) {
+			if t := &p.targets[i]; t.state == durable && p.counts(t, l) {
 				lacks--
 			}
 		}

@@ -34,8 +34,19 @@ func (t *target) missing() bool {
 // standsIn says whether t takes an owner's place in layout l.
 func (t *target) standsIn(l int) bool { return !t.of[l].IsZero() }
 
-// counts says whether t is one of the machines that W counts in layout l: an owner, or one that stands in for an owner.
-func (t *target) counts(l int) bool { return t.owner[l] || t.standsIn(l) }
+// counts says whether t is one of the machines that W counts in layout l: an owner, or one that stands in for an owner. Beside the owner itself,
+// which was only late, a stand-in does not count: it hands its copy to that owner and drops it, and one machine is left.
+func (p *Put) counts(t *target, l int) bool {
+	if t.owner[l] || !t.standsIn(l) {
+		return t.owner[l]
+	}
+	for _, n := range t.hints {
+		if i := p.Find(n); slices.Contains(p.layouts[l].Owners, n) && (i < 0 || p.targets[i].state != durable) {
+			return true
+		}
+	}
+	return false
+}
 
 // stoodFor says whether a machine that has not failed stands in for n in layout l.
 func (p *Put) stoodFor(n ring.NodeID, l int) bool {

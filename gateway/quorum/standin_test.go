@@ -23,7 +23,7 @@ type standInWorld struct {
 }
 
 // TestStandInsAgainstObserver: with any health and any faults, a quorum that is reached is made of different machines,
-// each an owner or a healthy fallback that keeps the record for an owner of that layout; without leave only of owners.
+// each an owner or a healthy fallback that keeps the record for an owner of that layout which lacks it; without leave only of owners.
 func TestStandInsAgainstObserver(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &standInWorld{t: t, sloppy: rapid.Bool().Draw(t, "sloppy"), hints: map[ring.NodeID][]ring.NodeID{},
@@ -173,7 +173,7 @@ func (w *standInWorld) check() {
 	for l, layout := range w.cfg.Layouts {
 		have := 0
 		for n := range w.durable {
-			keeps := slices.ContainsFunc(w.hints[n], func(o ring.NodeID) bool { return slices.Contains(layout.Owners, o) })
+			keeps := slices.ContainsFunc(w.hints[n], func(o ring.NodeID) bool { return slices.Contains(layout.Owners, o) && !w.durable[o] })
 			if slices.Contains(layout.Owners, n) || keeps && slices.Contains(w.lists[l], n) {
 				have++
 			}
@@ -195,5 +195,44 @@ func (w *standInWorld) checkMissed() {
 		for _, k := range w.put.Missed(w.put.Find(c.to), Lost) {
 			w.sent(Step{Do: Apply, Replica: k})
 		}
+	}
+}
+
+// An owner that was only late, and the machine that stands in for it: the latter hands its copy to the former and drops it, so
+// that one machine has the write.
+func TestStandInDoesNotCountBesideItsOwner(t *testing.T) {
+	var p Put
+	p.Start(PutConfig{Layouts: []PutLayout{{ID: ring.LayoutID{Epoch: 1}, Owners: []ring.NodeID{node("a"), node("b"), node("c")}, Need: 2}},
+		Health:    func(n ring.NodeID) Candidate { return Candidate{Node: n, Connected: true} },
+		Fallbacks: func(int) []ring.NodeID { return []ring.NodeID{node("d"), node("e"), node("f")} }})
+	ask := func(what Do) (sent []ring.NodeID) {
+		for {
+			s := p.Next()
+			if s.Do != what {
+				return sent
+			}
+			sent = append(sent, p.Node(s.Replica))
+		}
+	}
+	durable := func(n string) { p.Durable(p.Find(node(n)), p.Round()) }
+	if sent := ask(Mint); !slices.Equal(sent, []ring.NodeID{node("a")}) {
+		t.Fatalf("%v mint", sent)
+	}
+	p.Issued(p.Find(node("a")))
+	if sent := ask(Apply); len(sent) != 2 {
+		t.Fatalf("sent to %v", sent)
+	}
+	p.Late()
+	if sent := ask(Apply); len(sent) != 3 || !slices.Equal(p.HintFor(p.Find(node("d"))), []ring.NodeID{node("a")}) {
+		t.Fatalf("%v stand in, d for %v", sent, p.HintFor(p.Find(node("d"))))
+	}
+	durable("d")
+	durable("a")
+	if p.Next(); p.Verdict() != Pending || p.Lacks() != 1 {
+		t.Fatalf("an owner and its own stand-in are a quorum: %v, lacks %d", p.Verdict(), p.Lacks())
+	}
+	durable("e") // for b
+	if p.Next(); p.Verdict() != Reached {
+		t.Fatalf("%v with two owners' copies", p.Verdict())
 	}
 }
