@@ -17,7 +17,7 @@ const (
 	steadyAfter = 10 * time.Second
 	// keepOps bounds what the committer keeps allocated between batches.
 	keepOps = 4096
-	// gatherFrom is how many writes a batch had where more are likely on their way: below it, nobody waits for others.
+	// gatherFrom is how many writes come while a batch is committed where one that waits is in company: below it, nobody does.
 	gatherFrom = 4
 	// gatherItems is how many writes share a sync so well that waiting for more gains little.
 	gatherItems = 32
@@ -35,14 +35,13 @@ type committer struct {
 	batch        engine.Batch
 	hints        []hintDelta // what the batch changes of the counts of hints
 	stateBuf     [stateLen]byte
-	line         *lines // that the batch begins
-	dirty        bool   // something was applied without a sync
-	// The last batch began at began, and had batched writes.
-	began   time.Time
-	batched int
-	synced  time.Time
-	checked time.Time
-	delay   time.Duration // before the last attempt to reopen
+	line         *lines    // that the batch begins
+	dirty        bool      // something was applied without a sync
+	began        time.Time // when the last batch did
+	arriving     float64   // how many writes came while it was committed, as far as it tells
+	synced       time.Time
+	checked      time.Time
+	delay        time.Duration // before the last attempt to reopen
 	// While the disk is full, a probe is due at probeAt; probeDelay grows with each that fails.
 	probeAt    time.Time
 	probeDelay time.Duration
@@ -93,17 +92,20 @@ func (c *committer) commitQueued() bool {
 	s := c.store
 	c.gather()
 	c.ops = s.queue.take(c.ops[:0], s.cfg.BatchMaxItems, min(s.cfg.BatchMaxBytes, c.life.maxRecord))
-	if c.batched = len(c.ops); c.batched == 0 {
+	if len(c.ops) == 0 {
 		return false
 	}
-	c.began = time.Now()
 	if c.ops[0].exec != nil {
 		c.execute()
 		return true
 	}
 	next := c.build()
+	begin := time.Now()
 	err := c.write()
-	s.metrics.commit(time.Since(c.began), len(c.ops), c.batch.Size())
+	took := time.Since(begin)
+	c.arriving = arriving(len(c.ops), took, begin.Sub(c.began))
+	c.began = begin
+	s.metrics.commit(took, len(c.ops), c.batch.Size())
 	if err == nil {
 		err = c.applied(next)
 	}
@@ -115,12 +117,19 @@ func (c *committer) commitQueued() bool {
 	return true
 }
 
+// arriving tells how many writes come while a batch is committed, from one that had so many, which came since the one before
+// began, and took so long.
+func arriving(writes int, took, since time.Duration) float64 {
+	return float64(writes) * min(1, float64(took)/float64(max(since, 1)))
+}
+
 // gather lets writes come together before they are synced, while many are on their way: a sync costs the processor as much
 // as dozens of writes, so that under load the pause is won back. It ends GatherFor after the last batch began, or as soon as
-// gatherItems are there; so nobody waits longer than GatherFor, and who writes alone does not wait.
+// gatherItems are there; so nobody waits longer than GatherFor. Where few would come while others are committed anyway, the
+// machine is not that busy, and nobody waits.
 func (c *committer) gather() {
 	s := c.store
-	if s.cfg.Sync != SyncAlways || c.batched < gatherFrom {
+	if s.cfg.Sync != SyncAlways || c.arriving < gatherFrom {
 		return
 	}
 	pause := time.Until(c.began.Add(s.cfg.GatherFor))

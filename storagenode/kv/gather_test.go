@@ -9,22 +9,25 @@ import (
 	"github.com/dotring/dotring/storagenode/engine/memory"
 )
 
-// Who writes alone is never kept waiting. Behind a batch of many, writes come together for GatherFor since it began, or until
-// there are enough, and wait no longer.
+// Who writes alone is never kept waiting. Where many writes come while others are committed, they come together for GatherFor since
+// the last batch began, or until there are enough, and wait no longer.
 func TestGather(t *testing.T) {
-	const pause = 3 * time.Millisecond
+	const commit, pause = time.Millisecond, 3 * time.Millisecond
 	for _, c := range []struct {
 		name         string
 		sync         SyncMode
-		before, then int // writes of the batch before, and those that come at once behind it
-		want         time.Duration
+		idle         time.Duration // that the one before it took longer
+		before, then int           // writes of the batch before, and those that come at its end
+		want         time.Duration // that the latter take
 	}{
-		{"alone", SyncAlways, 1, 1, 0},
-		{"behind few", SyncAlways, gatherFrom - 1, 1, 0},
-		{"behind many", SyncAlways, gatherFrom, 1, pause},
-		{"nearly enough behind many", SyncAlways, gatherFrom, gatherItems - 1, pause},
-		{"enough behind many", SyncAlways, gatherFrom, gatherItems, 0},
-		{"no sync to share", SyncNone, gatherFrom, 1, 0},
+		{"alone", SyncAlways, 0, 1, 1, commit},
+		{"behind few", SyncAlways, 0, gatherFrom - 1, 1, commit},
+		{"behind many", SyncAlways, 0, gatherFrom, 1, pause},
+		{"nearly enough behind many", SyncAlways, 0, gatherFrom, gatherItems - 1, pause},
+		{"enough behind many", SyncAlways, 0, gatherFrom, gatherItems, commit},
+		{"behind many that came slowly", SyncAlways, commit, gatherFrom, 1, commit},
+		{"behind twice as many in the same time", SyncAlways, commit, 2 * gatherFrom, 1, pause},
+		{"no sync to share", SyncNone, 0, gatherFrom, 1, commit},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -47,30 +50,27 @@ func TestGather(t *testing.T) {
 					}
 					return all
 				}
-				end := func(all []*outcome) {
+				took := func(all []*outcome) time.Duration {
+					began := time.Now()
 					for _, o := range all {
 						if _, err := o.wait(); err != nil {
 							t.Fatal(err)
 						}
 					}
+					return time.Since(began)
 				}
-				release := h.hold()
+				h.set(func(h *hooks) { h.takes = c.idle + commit })
 				first := send(1)
 				synctest.Wait() // it is a batch by itself, and the next ones come while it is written
-				batch := send(c.before)
-				release()
-				end(append(first, batch...))
-				began := time.Now()
-				end(send(c.then))
-				if took := time.Since(began); took != c.want {
-					t.Errorf("%d writes behind a batch of %d took %v, want %v", c.then, c.before, took, c.want)
+				h.set(func(h *hooks) { h.takes = commit })
+				took(append(first, send(c.before)...))
+				if d := took(send(c.then)); d != c.want {
+					t.Errorf("%d writes behind a batch of %d took %v, want %v", c.then, c.before, d, c.want)
 				}
 				// Whoever comes much later finds nobody to wait for.
 				time.Sleep(time.Second)
-				began = time.Now()
-				end(send(1))
-				if took := time.Since(began); took != 0 {
-					t.Errorf("a write after a pause took %v", took)
+				if d := took(send(1)); d != commit {
+					t.Errorf("a write after a pause took %v", d)
 				}
 			})
 		})

@@ -56,6 +56,7 @@ func onDisk(d *enginetest.Disk) engine.Opener {
 type hooks struct {
 	mu       sync.Mutex
 	gate     chan struct{} // Apply waits until it is closed
+	takes    time.Duration // that each Apply takes
 	entered  chan struct{} // gets one for each Apply that begins, as far as there is room
 	applyErr error         // the next Apply fails with it, without or with effect
 	effect   bool
@@ -129,8 +130,11 @@ func (e *hooked) Get(key, dst []byte) ([]byte, error) {
 
 func (e *hooked) Apply(b *engine.Batch, sync bool) error {
 	e.h.mu.Lock()
-	gate := e.h.gate
+	gate, takes := e.h.gate, e.h.takes
 	e.h.mu.Unlock()
+	if takes > 0 {
+		<-time.After(takes)
+	}
 	select {
 	case e.h.entered <- struct{}{}:
 	default:
