@@ -97,6 +97,7 @@ func (c *Coordinator) join(ctx context.Context, req *GetRequest, s *flightShard,
 		select {
 		case <-f.done:
 			c.metrics.coalesced.Inc()
+			req.Span.Bool("dotring.coalesced", true)
 			return f.res, f.err
 		case <-f.lead:
 			return c.lead(ctx, req, s, key, f)

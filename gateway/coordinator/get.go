@@ -11,6 +11,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 const (
@@ -27,22 +28,23 @@ type readOp struct {
 	key      []byte
 	slot     ring.Slot
 	trace    string
+	span     *tracing.Span // of the operation; nil: it is not traced
 	q        Quorum
 	context  *causal.Context
-	wide     bool // ask everyone, for the context alone
 	begin    time.Time
 	deadline time.Time
 	get      quorum.Get
 	in       inbox
 	deliver  func(nodeclient.Answer)
 	sent     []sent
-	base     int // calls before it were under older layouts
-	restarts int
+	base     int  // calls before it were under older layouts
+	wide     bool // ask everyone, for the context alone
 	marked   bool // a node answered with a tombstone that is being collected
 	// patient: nothing is to be done before all that was asked for is there, so that the request is woken once.
-	patient bool
-	heard   int // answers that came
-	scratch []nodeclient.Answer
+	patient  bool
+	restarts uint8
+	heard    int // answers that came
+	scratch  []nodeclient.Answer
 
 	sentBuf    [4]sent
 	scratchBuf [4]nodeclient.Answer
@@ -67,7 +69,7 @@ func (c *Coordinator) get(ctx context.Context, req *GetRequest) (GetResult, *Err
 	}
 	o := &readOp{}
 	o.init(c, state, req.Key, req.Trace)
-	o.q, o.context = req.R, req.Context
+	o.q, o.context, o.span = req.R, req.Context, req.Span
 	o.patient = req.Context == nil && !req.Explain // reports tell when each answer came
 	if err := o.run(ctx); err != nil {
 		return GetResult{}, err
@@ -242,8 +244,9 @@ func (o *readOp) send(s quorum.Step) {
 	to := o.get.Node(s.Replica)
 	tag := len(o.sent)
 	o.sent = append(o.sent, sent{to: to, do: s.Do})
-	o.c.replicas.Send(nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names,
-		Deadline: o.deadline, Deliver: o.deliver})
+	call := nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Deadline: o.deadline, Deliver: o.deliver}
+	traced(&call, o.span, s.Do.String(), o.state)
+	o.c.replicas.Send(call)
 }
 
 // untilTick returns how long to wait at most before tick.
@@ -328,7 +331,7 @@ func (o *readOp) answered(i int, s *sent, r *storagev1.Response) {
 		if err != nil {
 			s.detail = err.Error()
 			o.c.metrics.damaged.Inc()
-			o.c.cfg.Logger.Warn().Err(err).Stringer("node", s.to).Str("request_id", o.trace).Msg("damaged record from node")
+			o.span.Log(o.c.cfg.Logger.Warn()).Err(err).Stringer("node", s.to).Str("request_id", o.trace).Msg("damaged record from node")
 			o.get.Failed(i, quorum.Damaged)
 			return
 		}
@@ -398,7 +401,7 @@ func (o *readOp) repair() map[ring.NodeID]bool {
 				raw = record.Append(nil, o.key, o.get.Set())
 			}
 		}
-		if n := o.get.Node(i); o.c.repairNode(o.state, n, o.key, raw, o.trace, o.begin) {
+		if n := o.get.Node(i); o.repairNode(n, raw) {
 			if repaired == nil {
 				repaired = make(map[ring.NodeID]bool)
 			}
@@ -410,7 +413,8 @@ func (o *readOp) repair() map[ring.NodeID]bool {
 
 // repairNode sends a merged record to a stale replica and does not wait. It returns false where too many such are in
 // flight, or the node is away.
-func (c *Coordinator) repairNode(s *nodeclient.State, to ring.NodeID, key, raw []byte, trace string, obtained time.Time) bool {
+func (o *readOp) repairNode(to ring.NodeID, raw []byte) bool {
+	c := o.c
 	if !c.replicas.Health(to).Connected {
 		return false
 	}
@@ -420,8 +424,10 @@ func (c *Coordinator) repairNode(s *nodeclient.State, to ring.NodeID, key, raw [
 		return false
 	}
 	c.metrics.repairs.Inc()
-	c.replicas.Send(nodeclient.Call{To: to, Layouts: s.Names, Obtained: obtained, Deadline: time.Now().Add(c.cfg.ReplicateFor), Deliver: c.mended,
-		Request: &storagev1.Request{Op: storagev1.Op_OP_APPLY, Key: key, Record: raw, Cause: storagev1.Cause_CAUSE_REPAIR, Trace: trace}})
+	call := nodeclient.Call{To: to, Layouts: o.state.Names, Obtained: o.begin, Deadline: time.Now().Add(c.cfg.ReplicateFor), Deliver: c.mended,
+		Request: &storagev1.Request{Op: storagev1.Op_OP_APPLY, Key: o.key, Record: raw, Cause: storagev1.Cause_CAUSE_REPAIR, Trace: o.trace}}
+	traced(&call, o.span, "repair", o.state)
+	c.replicas.Send(call)
 	return true
 }
 

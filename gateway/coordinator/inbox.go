@@ -105,8 +105,8 @@ func (b *inbox) close() []nodeclient.Answer {
 type sent struct {
 	to     ring.NodeID
 	do     quorum.Do
+	issued bool // a mint whose first answer came
 	round  int
-	issued bool          // a mint whose first answer came
 	at     time.Duration // when the last answer came, from the beginning of the request
 	queued time.Duration // of that, before it was on the wire
 	detail string        // what the node said

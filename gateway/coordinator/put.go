@@ -264,14 +264,21 @@ func (o *putOp) call(i int, do quorum.Do, r *storagev1.Request, deadline time.Ti
 	to, tag := o.put.Node(i), len(o.sent)
 	o.sent = append(o.sent, sent{to: to, do: do, round: o.put.Round()})
 	o.holds.Add(1)
-	return nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Obtained: o.begin, Deadline: deadline,
+	call := nodeclient.Call{To: to, Tag: uint64(tag), Request: r, Layouts: o.state.Names, Obtained: o.begin, Deadline: deadline,
 		Deliver: o.deliver, Done: o.done}
+	name := do.String()
+	if do == quorum.Apply && len(r.GetHintFor()) > 0 {
+		name = "hint"
+	}
+	traced(&call, o.req.Span, name, o.state)
+	return call
 }
 
 // gather reads all replicas for a record that covers the context's dots.
 func (o *putOp) gather(ctx context.Context) (ok bool) {
 	r := &readOp{}
 	r.init(o.c, o.state, o.req.Key, o.req.Trace)
+	r.span = o.req.Span
 	r.wide, r.context = true, &causal.Context{Dots: o.req.Context.Dots}
 	if err := r.run(ctx); err != nil {
 		return false
@@ -367,7 +374,7 @@ func (o *putOp) minted(i int, s *sent, a *nodeclient.Answer) {
 	if err := o.takeRecord(r); err != nil {
 		s.detail = err.Error()
 		o.c.metrics.damaged.Inc()
-		o.c.cfg.Logger.Warn().Err(err).Stringer("node", s.to).Str("request_id", o.req.Trace).Msg("damaged answer to a mint")
+		o.req.Span.Log(o.c.cfg.Logger.Warn()).Err(err).Stringer("node", s.to).Str("request_id", o.req.Trace).Msg("damaged answer to a mint")
 		o.doubt(i, quorum.Damaged)
 		return
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 // Quorum is how many replicas a request asks for: a number of 1 to 64, or one of the names below.
@@ -85,6 +86,8 @@ type GetRequest struct {
 	SlowAfter time.Duration
 	// Trace is the request's id in logs.
 	Trace string
+	// Span is that of the operation where it is traced, else nil. The caller ends it.
+	Span *tracing.Span
 }
 
 // GetResult is what a read found.
@@ -122,6 +125,8 @@ type PutRequest struct {
 	SlowAfter time.Duration
 	// Trace is the request's id in logs.
 	Trace string
+	// Span is that of the operation where it is traced, else nil. The caller ends it.
+	Span *tracing.Span
 	// Release, where not nil, is called at most once, maybe before the put returns or long after it, by any goroutine:
 	// nobody looks at Value any more. Where it is never called Value must be left to the garbage collector. It must not block.
 	Release func()

@@ -163,7 +163,7 @@ func (s *stream) send(call Call) {
 }
 
 func requestSize(r *storagev1.Request) int {
-	return requestOverhead + len(r.Key) + len(r.Value) + len(r.Meta) + len(r.Context) + len(r.Base) + len(r.Record)
+	return requestOverhead + len(r.Key) + len(r.Value) + len(r.Meta) + len(r.Context) + len(r.Base) + len(r.Record) + len(r.Span)
 }
 
 // remove takes p out of what is waited for; false where someone else has.

@@ -40,7 +40,18 @@ func registerServerMetrics(reg *prometheus.Registry, s *Server) error {
 		}
 		return 0
 	})
-	for _, c := range []prometheus.Collector{info, ready, collectors.NewGoCollector(),
+	spans := func(name, help, reason string, of func() uint64) prometheus.Collector {
+		opts := prometheus.CounterOpts{Namespace: "dotring", Subsystem: "gateway", Name: name, Help: help}
+		if reason != "" {
+			opts.ConstLabels = prometheus.Labels{"reason": reason}
+		}
+		return prometheus.NewCounterFunc(opts, func() float64 { return float64(of()) })
+	}
+	const dropped = "Spans of traced requests that were dropped: there were too many (full), or the collector did not take them (failed)."
+	for _, c := range []prometheus.Collector{info, ready,
+		spans("trace_spans_exported_total", "Spans of traced requests that the collector took.", "", s.tracer.Exported),
+		spans("trace_spans_dropped_total", dropped, "full", s.tracer.Full), spans("trace_spans_dropped_total", dropped, "failed", s.tracer.Failed),
+		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
 		if err := reg.Register(c); err != nil {
 			return err

@@ -20,7 +20,10 @@ func (s *Server) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var running sync.WaitGroup
-	failed := make(chan error, 4)
+	// Spans end with what they are of, so that they go last.
+	traces, endTraces := context.WithCancel(context.WithoutCancel(ctx))
+	defer endTraces()
+	failed := make(chan error, 5)
 	start := func(what string, run func() error) {
 		running.Go(func() {
 			if err := run(); err != nil {
@@ -28,6 +31,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 	}
+	start("tracing", func() error { return s.tracer.Run(traces) })
 	start("node client", func() error { return s.client.Run(work) })
 	start("http", func() error { return served(s.http.Serve(s.httpListener)) })
 	start("admin", func() error { return served(s.admin.Serve(s.adminListener)) })
@@ -45,6 +49,7 @@ func (s *Server) Run(ctx context.Context) error {
 	failure = errors.Join(failure, s.finish(work))
 	stop()
 	s.client.Close()
+	endTraces()
 	running.Wait()
 	s.log.Info().Msg("gateway ended")
 	return failure

@@ -34,6 +34,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 // Config is the gateway's configuration.
@@ -83,8 +84,9 @@ type Server struct {
 	registry *prometheus.Registry
 	client   *nodeclient.Client
 	api      *httpapi.API
-	tls      *mtls.Source  // nil: in the clear
-	guard    *access.Guard // nil: everybody may do everything
+	tls      *mtls.Source    // nil: in the clear
+	guard    *access.Guard   // nil: everybody may do everything
+	tracer   *tracing.Tracer // nil: nothing is traced
 	draining atomic.Bool
 
 	httpListener, grpcListener, adminListener net.Listener
@@ -177,6 +179,11 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 		return fmt.Errorf("admission: %w", err)
 	}
 	slow := slowlog.New(slowlog.Config{After: s.cfg.SlowAfter, PlainKeys: s.cfg.LogKeys == config.PlainKeys, Logger: s.log, Registerer: s.registry})
+	s.tracer, err = tracing.New(tracing.Config{Endpoint: s.cfg.TraceEndpoint, Sample: s.cfg.TraceSample, Service: "dotring-gateway",
+		Instance: s.cfg.Name, Version: Version(), Logger: s.log})
+	if err != nil {
+		return err
+	}
 	if s.guard != nil {
 		if err := s.registry.Register(s.guard); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
@@ -190,7 +197,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 		W: s.cfg.WriteQuorum, Signed: len(keyring.Fingerprints()) > 0, Guard: s.guard, Traffic: seen})
 	s.api, err = httpapi.New(httpapi.Config{Store: limited, Tokens: tokens, KV: kv, Cluster: cluster, Backups: backups{s.client, coord}, Ready: s.Ready, Guard: s.guard,
 		Admission: places, Overload: limited, MaxValueBytes: s.cfg.MaxValueBytes, CORSOrigins: s.cfg.CORSOrigins, Slow: slow,
-		Now: time.Now, Logger: s.log, Registerer: s.registry})
+		Tracer: s.tracer, Now: time.Now, Logger: s.log, Registerer: s.registry})
 	if err != nil {
 		return fmt.Errorf("http api: %w", err)
 	}
@@ -201,7 +208,7 @@ func (s *Server) wire(o *options, keyring causal.Keyring) error {
 	// The longest a request may take, and time for a slow client to take the answer.
 	s.http.WriteTimeout = finishTime + 20*time.Second
 	s.admin = s.newHTTPServer(s.adminHandler())
-	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(places, places.Reserved(), s.guard, slow, s.log, s.registry), kv, cluster, s.Ready,
+	s.grpc = grpcapi.NewServer(grpcapi.NewInterceptor(places, places.Reserved(), s.guard, slow, s.tracer, s.log, s.registry), kv, cluster, s.Ready,
 		grpc.Creds(s.publicCredentials()))
 	return registerServerMetrics(s.registry, s)
 }

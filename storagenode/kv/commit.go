@@ -101,6 +101,7 @@ func (c *committer) commitQueued() bool {
 	}
 	next := c.build()
 	begin := time.Now()
+	s.began.Store(int64(begin.Sub(s.opened)))
 	err := c.write()
 	took := time.Since(begin)
 	c.arriving = arriving(len(c.ops), took, begin.Sub(c.began))

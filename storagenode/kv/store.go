@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
@@ -40,6 +41,9 @@ type Store struct {
 	batches, reopenings  atomic.Uint64
 	lastLimitLog         atomic.Int64
 
+	opened time.Time
+	began  atomic.Int64 // nanoseconds from opened to the beginning of the last batch
+
 	closing  chan struct{}
 	done     chan struct{}
 	closeErr error // valid once done is closed
@@ -67,7 +71,7 @@ func prepare(cfg Config) (*Store, *committer, error) {
 	s := &Store{
 		cfg: cfg, stripes: make([]stripe, stripeCount), moves: make([]atomic.Uint32, ring.Slots),
 		requests: newRequests(binary.BigEndian.Uint64(seed[:]), cfg.RequestIDMax, cfg.Now()),
-		closing:  make(chan struct{}), done: make(chan struct{}),
+		closing:  make(chan struct{}), done: make(chan struct{}), opened: time.Now(),
 	}
 	s.queue.init(cfg.QueueMaxItems, cfg.QueueMaxBytes)
 	s.observed.observer = cfg.Observer
@@ -147,6 +151,13 @@ func (s *Store) Stats() Stats {
 		l.gate.RUnlock()
 	}
 	return st
+}
+
+// CommitBegan is when the last batch of writes began to be written: for callbacks, the one that they were in, unless nothing had to be
+// written for them.
+func (s *Store) CommitBegan() time.Time {
+	now := time.Now() // whose wall clock it is by
+	return now.Add(time.Duration(s.began.Load()) - now.Sub(s.opened))
 }
 
 // Pressure is how full the queue of writes is, 0 to 1 or a little more. It is cheap.

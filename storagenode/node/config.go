@@ -9,6 +9,7 @@ import (
 
 	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/ringsvc/tracing"
 	"github.com/dotring/dotring/storagenode/collect"
 	"github.com/dotring/dotring/storagenode/kv"
 )
@@ -102,6 +103,10 @@ type Config struct {
 	// into the first layout by the node that founds the cluster, and belong to the layout from then on. Default 3 and 2.
 	Replicas, MinWrite int
 
+	// TraceEndpoint is the URL of a collector that takes OTLP over gRPC; see tracing.CheckEndpoint. What is traced, gateways say.
+	// Empty for nothing.
+	TraceEndpoint string
+
 	// Insecure allows addresses other than loopback although connections or gossip are in the clear.
 	Insecure bool
 
@@ -164,6 +169,9 @@ func (c Config) Validate() error {
 	f.add(c.HintAgeMax >= 0, "hint-age-max: %v is negative", c.HintAgeMax)
 	f.add(c.Replicas >= 1 && c.Replicas <= ring.MaxReplicas, "replicas: %d is not between 1 and %d", c.Replicas, ring.MaxReplicas)
 	f.add(c.MinWrite >= 1 && c.MinWrite <= max(c.Replicas, 1), "min-write: %d is not between 1 and replicas (%d)", c.MinWrite, c.Replicas)
+	if err := tracing.CheckEndpoint(c.TraceEndpoint); err != nil {
+		f.add(false, "trace-endpoint: %w", err)
+	}
 	f.add(c.Workers >= 1 && c.Workers <= 1024, "workers: %d is not between 1 and 1024", c.Workers)
 	f.add(c.QueueMax >= 1 && c.QueueMax <= 1_000_000, "queue-max: %d is not between 1 and 1000000", c.QueueMax)
 	f.add(c.DrainWait >= 0 && c.DrainWait <= time.Hour, "drain-wait: %v is not between 0 and 1h", c.DrainWait)

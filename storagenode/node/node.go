@@ -28,6 +28,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/membership"
 	"github.com/dotring/dotring/ringsvc/mtls"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/ringsvc/tracing"
 	"github.com/dotring/dotring/storagenode/collect"
 	"github.com/dotring/dotring/storagenode/engine"
 	"github.com/dotring/dotring/storagenode/engine/memory"
@@ -116,7 +117,8 @@ type Node struct {
 	stream  *stream.Server
 	peers   *peers
 	watch   *broadcast
-	tls     *mtls.Source // nil: in the clear
+	tls     *mtls.Source    // nil: in the clear
+	tracer  *tracing.Tracer // nil: nothing is traced
 
 	grpcListener  net.Listener
 	adminListener net.Listener
@@ -224,10 +226,14 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
+	if n.tracer, err = tracing.New(tracing.Config{Endpoint: n.cfg.TraceEndpoint, Service: "dotring-storagenode", Instance: n.cfg.Name,
+		Version: version(), Logger: n.log}); err != nil {
+		return err
+	}
 	if n.stream, err = stream.New(stream.Config{
 		Node: n.id, Store: n.store, Layouts: n.state, Workers: n.cfg.Workers, QueueMax: n.cfg.QueueMax,
 		Pulse: n.pulse, MessageAge: collect.MessageAge(n.cfg.TombstoneGrace), Why: n.collect.Why,
-		InDoubt: n.inDoubt, ForeignCluster: n.driver.Foreign, Logger: n.log, Registerer: n.reg,
+		InDoubt: n.inDoubt, ForeignCluster: n.driver.Foreign, Tracer: n.tracer, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
 		return err
 	}
@@ -437,7 +443,15 @@ func (n *Node) Run(ctx context.Context) error {
 	back, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var owned sync.WaitGroup
-	failed := make(chan error, 3)
+	// Spans end with what they are of, so that they go last.
+	traces, endTraces := context.WithCancel(context.WithoutCancel(ctx))
+	defer endTraces()
+	failed := make(chan error, 4)
+	owned.Go(func() {
+		if err := n.tracer.Run(traces); err != nil {
+			failed <- err
+		}
+	})
 	owned.Go(func() { n.driver.Run(back) })
 	owned.Go(func() { n.handoff.Run(back) })
 	owned.Go(func() { n.left.Run(back) })
@@ -470,6 +484,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.drain(context.WithoutCancel(ctx))
 	stop()
 	n.stopServers(context.WithoutCancel(ctx))
+	endTraces()
 	owned.Wait()
 	return err
 }

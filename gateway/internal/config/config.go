@@ -16,6 +16,7 @@ import (
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/limit"
 	"github.com/dotring/dotring/ringsvc/mtls"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 // Config is what a gateway needs to run. Packages receive it finished and do not change it.
@@ -58,6 +59,10 @@ type Config struct {
 	SlowAfter time.Duration
 	// LogKeys is how keys appear in the log of requests: HashedKeys or PlainKeys.
 	LogKeys string
+	// TraceEndpoint is the URL of a collector that takes OTLP over gRPC; see tracing.CheckEndpoint. Empty for no tracing.
+	TraceEndpoint string
+	// TraceSample is the share of requests that are traced, 0 to 1.
+	TraceSample float64
 	// MemoryLimit is the soft limit of the Go runtime in bytes; 0 leaves it as it is.
 	MemoryLimit int64
 }
@@ -79,7 +84,7 @@ func Default() Config {
 	return Config{
 		HTTPAddr: "127.0.0.1:8080", GRPCAddr: "127.0.0.1:9080", AdminAddr: "127.0.0.1:9180", ReadQuorum: 2, WriteQuorum: 2,
 		DrainDelay: 5 * time.Second, StreamsPerNode: 1, MaxValueBytes: 1 << 20, LogLevel: "info", LogFormat: "json",
-		SlowAfter: time.Second, LogKeys: HashedKeys,
+		SlowAfter: time.Second, LogKeys: HashedKeys, TraceSample: tracing.DefaultSample,
 	}
 }
 
@@ -148,6 +153,12 @@ func (c Config) Validate() error {
 	within("key-limit", c.KeyLimit >= 0 && c.KeyLimit <= limit.MaxPerSecond, "%d is not within 0 to %.0f", c.KeyLimit, limit.MaxPerSecond)
 	within("slow-after", c.SlowAfter >= 0, "%v is negative", c.SlowAfter)
 	within("log-keys", c.LogKeys == HashedKeys || c.LogKeys == PlainKeys, "%q is not %s or %s", c.LogKeys, HashedKeys, PlainKeys)
+	if err := tracing.CheckEndpoint(c.TraceEndpoint); err != nil {
+		fault("trace-endpoint", "%w", err)
+	}
+	if err := tracing.CheckSample(c.TraceSample); err != nil {
+		fault("trace-sample", "%w", err)
+	}
 	within("log-format", c.LogFormat == "json" || c.LogFormat == "console", "%q is not json or console", c.LogFormat)
 	return errors.Join(faults...)
 }

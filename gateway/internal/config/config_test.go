@@ -50,11 +50,11 @@ func TestEverySetting(t *testing.T) {
 	want := Config{Name: "gw", HTTPAddr: "0.0.0.0:1", GRPCAddr: ":2", AdminAddr: "[::1]:3", StorageNodes: []string{"a:1", "b:2"},
 		ReadQuorum: coordinator.All, WriteQuorum: coordinator.Majority, ContextKeyFile: "keys", CORSOrigins: []string{"https://x.org"},
 		DrainDelay: 250 * time.Millisecond, StreamsPerNode: 4, MaxValueBytes: 512 << 10, Insecure: true, LogLevel: "debug",
-		LogFormat: "console", KeyLimit: 5000, SlowAfter: 20 * time.Millisecond, LogKeys: "plain", MemoryLimit: 2 << 30, AccessFile: "rules", TLS: mtls.Files{Cert: "c", Key: "k", CA: "a"}}
+		LogFormat: "console", KeyLimit: 5000, SlowAfter: 20 * time.Millisecond, LogKeys: "plain", TraceEndpoint: "https://c:1", TraceSample: 0.5, MemoryLimit: 2 << 30, AccessFile: "rules", TLS: mtls.Files{Cert: "c", Key: "k", CA: "a"}}
 	args := []string{"--name=gw", "--http-addr", "0.0.0.0:1", "--grpc-addr=:2", "--admin-addr", "[::1]:3", "--storage-nodes", "a:1, b:2",
 		"--read-quorum", "all", "--write-quorum", "quorum", "--context-key-file", "keys", "--cors-origins", "https://x.org",
 		"--drain-delay", "250ms", "--streams-per-node", "4", "--max-value-bytes", "512KiB", "--insecure", "--log-level", "debug",
-		"--log-format", "console", "--key-limit", "5000", "--slow-after", "20ms", "--log-keys", "plain", "--memory-limit", "2GiB",
+		"--log-format", "console", "--key-limit", "5000", "--slow-after", "20ms", "--log-keys", "plain", "--trace-endpoint", "https://c:1", "--trace-sample", "0.5", "--memory-limit", "2GiB",
 		"--access-file", "rules", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"}
 	file := `
 access-file: rules
@@ -80,12 +80,14 @@ log-format: console
 key-limit: 5000
 slow-after: 20ms
 log-keys: plain
+trace-endpoint: https://c:1
+trace-sample: 0.5
 memory-limit: 2147483648
 `
 	env := map[string]string{"DOTRING_NAME": "gw", "DOTRING_HTTP_ADDR": "0.0.0.0:1", "DOTRING_GRPC_ADDR": ":2", "DOTRING_ADMIN_ADDR": "[::1]:3",
 		"DOTRING_STORAGE_NODES": "a:1,b:2", "DOTRING_READ_QUORUM": "all", "DOTRING_WRITE_QUORUM": "quorum", "DOTRING_CONTEXT_KEY_FILE": "keys",
 		"DOTRING_CORS_ORIGINS": "https://x.org", "DOTRING_DRAIN_DELAY": "250ms", "DOTRING_STREAMS_PER_NODE": "4", "DOTRING_MAX_VALUE_BYTES": "512KiB",
-		"DOTRING_INSECURE": "true", "DOTRING_LOG_LEVEL": "debug", "DOTRING_LOG_FORMAT": "console", "DOTRING_KEY_LIMIT": "5000", "DOTRING_SLOW_AFTER": "20ms", "DOTRING_LOG_KEYS": "plain", "DOTRING_MEMORY_LIMIT": "2GiB",
+		"DOTRING_INSECURE": "true", "DOTRING_LOG_LEVEL": "debug", "DOTRING_LOG_FORMAT": "console", "DOTRING_KEY_LIMIT": "5000", "DOTRING_SLOW_AFTER": "20ms", "DOTRING_LOG_KEYS": "plain", "DOTRING_TRACE_ENDPOINT": "https://c:1", "DOTRING_TRACE_SAMPLE": "0.5", "DOTRING_MEMORY_LIMIT": "2GiB",
 		"DOTRING_ACCESS_FILE": "rules", "DOTRING_TLS_CERT": "c", "DOTRING_TLS_KEY": "k", "DOTRING_TLS_CA": "a"}
 	for name, c := range map[string]func() (Config, error){
 		"flags":       func() (Config, error) { return load(args, nil, "") },
@@ -141,6 +143,8 @@ func TestFaults(t *testing.T) {
 		"memory":                 {with("--memory-limit", "1KiB"), nil, "", []string{"--memory-limit: 1024 is below"}},
 		"log":                    {with("--log-level", "loud", "--log-format", "xml"), nil, "", []string{`"loud"`, `"xml"`}},
 		"slow requests":          {with("--slow-after", "-1s", "--log-keys", "md5"), nil, "", []string{"--slow-after: -1s is negative", `--log-keys: "md5" is not hash or plain`}},
+		"no collector":           {with("--trace-endpoint", "127.0.0.1:4317", "--trace-sample", "often"), nil, "", []string{`--trace-endpoint: "127.0.0.1:4317" is not the URL of a collector`, `--trace-sample: "often" is no number`}},
+		"no port of a collector": {with("--trace-endpoint", "http://collector", "--trace-sample", "1.5"), nil, "", []string{`--trace-endpoint: "http://collector" has no port`, "--trace-sample: 1.5 is not within 0 to 1"}},
 		"key limit":              {with("--key-limit", "-1"), nil, "", []string{"--key-limit: -1 is not within"}},
 		"origin":                 {with("--cors-origins", "https://a.org/,*"), nil, "", []string{`"https://a.org/" is not an origin`}},
 		"name":                   {with("--name", "a\nb"), nil, "", []string{"--name"}},

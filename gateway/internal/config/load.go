@@ -43,6 +43,8 @@ type flags struct {
 	KeyLimit       *string `name:"key-limit" help:"Operations a second that this gateway lets in of one key; what is beyond gets 429. 0 for no limit (default 0)." placeholder:"N"`
 	SlowAfter      *string `name:"slow-after" help:"How long a request takes that is logged as slow, with where its time went; 0 for never (default 1s)." placeholder:"DURATION"`
 	LogKeys        *string `name:"log-keys" help:"hash or plain: how keys appear in the log of requests; a hash is the first 16 digits of the key's SHA-256 (default hash)." placeholder:"FORM"`
+	TraceEndpoint  *string `name:"trace-endpoint" help:"URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://127.0.0.1:4317, or https for TLS (default: none, and no tracing)." placeholder:"URL"`
+	TraceSample    *string `name:"trace-sample" help:"Share of requests that are traced, 0 to 1 (default 0.001)." placeholder:"SHARE"`
 	MemoryLimit    *string `name:"memory-limit" help:"Soft memory limit, such as 2GiB (default: none, or GOMEMLIMIT)." placeholder:"SIZE"`
 	Version        bool    `help:"Print the version and leave."`
 }
@@ -258,6 +260,7 @@ func (l *loader) apply() {
 	l.text("log-level", &c.LogLevel)
 	l.text("log-format", &c.LogFormat)
 	l.text("log-keys", &c.LogKeys)
+	l.text("trace-endpoint", &c.TraceEndpoint)
 	l.set("storage-nodes", func(s string) error { c.StorageNodes = list(s); return nil })
 	l.set("conflict-policies", func(s string) (err error) { c.ConflictPolicies, err = coordinator.ParsePolicies(list(s)); return err })
 	l.set("cors-origins", func(s string) error { c.CORSOrigins = list(s); return nil })
@@ -276,6 +279,14 @@ func (l *loader) apply() {
 		n, err := parseSize(s)
 		c.MemoryLimit = n
 		return err
+	})
+	l.set("trace-sample", func(s string) error {
+		share, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			return fmt.Errorf("%q is no number from 0 to 1", s)
+		}
+		c.TraceSample = share
+		return nil
 	})
 	l.set("insecure", func(s string) error {
 		b, err := strconv.ParseBool(s)

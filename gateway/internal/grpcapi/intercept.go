@@ -20,6 +20,7 @@ import (
 	"github.com/dotring/dotring/gateway/internal/problem"
 	"github.com/dotring/dotring/gateway/internal/slowlog"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 // Admission bounds the requests under way and the bytes they came with.
@@ -34,16 +35,17 @@ type Interceptor struct {
 	guard     *access.Guard
 	cluster   Admission
 	slow      *slowlog.Log
+	tracer    *tracing.Tracer
 	log       zerolog.Logger
 	burst     zerolog.Logger
 	metrics   *metrics
 }
 
 // NewInterceptor returns an interceptor. Calls of the Cluster service enter by cluster, all others by admission. Callers are known
-// to guard, which may be nil. Calls that take long go to slow.
-func NewInterceptor(admission, cluster Admission, guard *access.Guard, slow *slowlog.Log, log zerolog.Logger,
+// to guard, which may be nil. Calls that take long go to slow; tracer, which may be nil, chooses those that are traced.
+func NewInterceptor(admission, cluster Admission, guard *access.Guard, slow *slowlog.Log, tracer *tracing.Tracer, log zerolog.Logger,
 	reg prometheus.Registerer) *Interceptor {
-	return &Interceptor{admission: admission, cluster: cluster, guard: guard, slow: slow, log: log,
+	return &Interceptor{admission: admission, cluster: cluster, guard: guard, slow: slow, tracer: tracer, log: log,
 		burst: log.Sample(&zerolog.BurstSampler{Burst: 50, Period: time.Second}), metrics: newMetrics(reg)}
 }
 
@@ -77,7 +79,10 @@ func (i *Interceptor) Unary(ctx context.Context, req any, info *grpc.UnaryServer
 	if strings.HasPrefix(info.FullMethod, clusterMethods) {
 		admission = i.cluster
 	}
-	course := &slowlog.Course{After: i.slow.After()}
+	course := &slowlog.Course{Log: i.slow}
+	if i.tracer != nil {
+		course.Span = i.tracer.Start("grpc", began, metadata.ValueFromIncomingContext(ctx, "traceparent"))
+	}
 	var who *access.Principal
 	who, err = i.authorize(ctx, info.FullMethod, id)
 	if err == nil && !operates(info.FullMethod) {
@@ -149,6 +154,16 @@ func (i *Interceptor) finish(method, id string, began time.Time, course *slowlog
 	took := now.Sub(began)
 	i.metrics.requests.WithLabelValues(method, code.String()).Inc()
 	i.metrics.durations.WithLabelValues(method).Observe(took.Seconds())
+	if s := course.Span; s != nil {
+		s.Name("grpc " + method)
+		s.Str("dotring.request_id", id)
+		s.Str("rpc.method", method)
+		s.Str("rpc.response.status_code", code.String())
+		if code == codes.Internal || code == codes.Unavailable || code == codes.DeadlineExceeded {
+			s.Fail(code.String())
+		}
+		s.End()
+	}
 	line, message := i.slow.Line(took, now), "slow call"
 	switch {
 	case code == codes.Internal || code == codes.Unavailable || code == codes.DeadlineExceeded:

@@ -149,9 +149,10 @@ func (s *KV) read(ctx context.Context, m reading) (found, error) {
 		seen = &c
 	}
 	course, began := slowlog.From(ctx), time.Now()
+	span := course.Operation("get", m.key)
 	res, err := s.store.Get(ctx, coordinator.GetRequest{Key: m.key, R: q, Context: seen, Explain: m.explain,
-		SlowAfter: course.SlowAfter(), Trace: m.requestID})
-	course.Read(m.key, began, &res, err)
+		SlowAfter: course.SlowAfter(), Trace: m.requestID, Span: span})
+	course.Read(span, m.key, began, &res, err)
 	if err != nil {
 		return found{}, err
 	}
@@ -209,9 +210,9 @@ func (s *KV) write(ctx context.Context, m writing) (written, error) {
 		return written{}, err
 	}
 	course, began := slowlog.From(ctx), time.Now()
-	req.SlowAfter = course.SlowAfter()
+	req.SlowAfter, req.Span = course.SlowAfter(), course.Operation("put", m.key)
 	res, err := s.store.Put(ctx, req)
-	course.Wrote(m.key, began, &res, err)
+	course.Wrote(req.Span, m.key, began, &res, err)
 	if err != nil {
 		return written{}, err
 	}

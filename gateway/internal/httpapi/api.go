@@ -27,6 +27,7 @@ import (
 	clusterv1 "github.com/dotring/dotring/proto/gen/cluster/v1"
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 	"github.com/dotring/dotring/proto/wire"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 // Store is what the handlers of single keys call. The slices of a request belong to the store from then on. Its calls end at
@@ -46,7 +47,7 @@ type Overload interface {
 	Hold() time.Duration
 }
 
-// Config is what New needs. All fields but CORSOrigins, Guard and Overload must be set.
+// Config is what New needs. All fields but CORSOrigins, Guard, Overload and Tracer must be set.
 type Config struct {
 	Store  Store
 	Tokens edge.Tokens
@@ -68,7 +69,9 @@ type Config struct {
 	// CORSOrigins are origins as browsers send them, or "*"; none switches CORS off.
 	CORSOrigins []string
 	// Slow takes the requests that took long.
-	Slow       *slowlog.Log
+	Slow *slowlog.Log
+	// Tracer chooses the requests that are traced; nil for none.
+	Tracer     *tracing.Tracer
 	Now        func() time.Time
 	Logger     zerolog.Logger
 	Registerer prometheus.Registerer
@@ -248,6 +251,9 @@ func (a *API) run(o op, h handler, x *exchange, r *http.Request) {
 	x.op = o
 	if o == opBatchGet {
 		x.write = false // a read, though it is posted
+	}
+	if a.cfg.Tracer != nil && o != opHealth && o != opOther {
+		x.course.Span = a.cfg.Tracer.Start("http", x.started, r.Header["Traceparent"])
 	}
 	if a.cfg.Guard != nil && !x.enter(r) {
 		return

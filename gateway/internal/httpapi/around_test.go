@@ -161,7 +161,7 @@ func TestSlowRequestsAreLogged(t *testing.T) {
 // TestSlowCallsAreLogged wants the same of gRPC.
 func TestSlowCallsAreLogged(t *testing.T) {
 	h := newHarness(t)
-	kv := kvv1.NewKVClient(grpcWith(h, slowLog(time.Nanosecond, zerolog.New(h.logs))))
+	kv := kvv1.NewKVClient(grpcWith(h, slowLog(time.Nanosecond, zerolog.New(h.logs)), nil))
 	for len(h.logs.lines) > 0 {
 		<-h.logs.lines // of the harness
 	}

@@ -60,7 +60,7 @@ func (p *exchangePool) put(x *exchange) {
 
 func (x *exchange) begin(a *API, w http.ResponseWriter, r *http.Request) {
 	x.ResponseWriter, x.api, x.started, x.values = w, a, a.cfg.Now(), new([6]string)
-	x.kv, x.course.After = underKV(r), a.cfg.Slow.After()
+	x.kv, x.course.Log = underKV(r), a.cfg.Slow
 	switch r.Method {
 	case http.MethodPut, http.MethodPost, http.MethodDelete:
 		x.write = x.kv

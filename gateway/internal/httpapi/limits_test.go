@@ -39,7 +39,7 @@ func limitedSurfaces(t *testing.T, limits access.EntryLimits) (h *harness, conn 
 		c.Guard, c.KV = guard, kv
 	})
 	places := httpapi.NewAdmission(64, 64<<20)
-	i := grpcapi.NewInterceptor(places, places.Reserved(), guard, slowLog(time.Hour, zerolog.Nop()), zerolog.Nop(), prometheus.NewRegistry())
+	i := grpcapi.NewInterceptor(places, places.Reserved(), guard, slowLog(time.Hour, zerolog.Nop()), nil, zerolog.Nop(), prometheus.NewRegistry())
 	s := grpcapi.NewServer(i, kv, cluster, func() (bool, string) { return true, "" })
 	l := bufconn.Listen(1 << 20)
 	served := make(chan error, 1)

@@ -39,6 +39,17 @@ func (a *API) observe(x *exchange, r *http.Request) {
 	if x.bytesOut > 0 {
 		a.metrics.bytesOut.Add(float64(x.bytesOut))
 	}
+	if s := x.course.Span; s != nil {
+		s.Name("http " + x.op.String())
+		s.Str("dotring.request_id", x.requestID)
+		s.Str("http.request.method", r.Method)
+		s.Str("url.path", a.path(r))
+		s.Int("http.response.status_code", int64(status))
+		if status >= 500 {
+			s.Fail(http.StatusText(status))
+		}
+		s.End()
+	}
 	var line *zerolog.Event
 	message := "slow request"
 	if x.op != opHealth && x.op != opBackup { // a backup takes as long as it takes
@@ -57,11 +68,16 @@ func (a *API) observe(x *exchange, r *http.Request) {
 		return
 	}
 	line = a.cfg.Slow.Describe(line, &x.course, x.started, took)
-	line.Str("request_id", x.requestID).Str("method", r.Method).Str("path", a.cfg.Slow.Path(r.URL.EscapedPath(), kvPrefix, inspectPrefix)).Stringer("op", x.op).
+	line.Str("request_id", x.requestID).Str("method", r.Method).Str("path", a.path(r)).Stringer("op", x.op).
 		Int("status", status).Dur("took", took).Int64("bytes_in", x.bytesIn).Int64("bytes_out", x.bytesOut).
 		Str("peer", r.RemoteAddr)
 	if x.err != nil {
 		line = line.AnErr("err", x.err)
 	}
 	line.Msg(message)
+}
+
+// path is that of a request, as logs and traces show it.
+func (a *API) path(r *http.Request) string {
+	return a.cfg.Slow.Path(r.URL.EscapedPath(), kvPrefix, inspectPrefix)
 }

@@ -41,8 +41,9 @@ func (a *API) get(x *exchange, r *http.Request) {
 		return
 	}
 	began := time.Now()
+	req.Span = x.course.Operation("get", req.Key)
 	res, err := a.cfg.Store.Get(x.until(r, p.timeout), req)
-	x.course.Read(req.Key, began, &res, err)
+	x.course.Read(req.Span, req.Key, began, &res, err)
 	if err != nil {
 		x.fail(r, err)
 		return
@@ -96,7 +97,7 @@ func (a *API) readRequest(x *exchange, r *http.Request) (coordinator.GetRequest,
 	if err != nil {
 		return coordinator.GetRequest{}, p, err
 	}
-	return coordinator.GetRequest{Key: key, R: p.r, Context: seen, Explain: p.explain, SlowAfter: x.course.After, Trace: x.requestID}, p, nil
+	return coordinator.GetRequest{Key: key, R: p.r, Context: seen, Explain: p.explain, SlowAfter: x.course.SlowAfter(), Trace: x.requestID}, p, nil
 }
 
 // clientContext returns the context that came with a request for key; nil for none. Errors wrap causal.ErrToken.

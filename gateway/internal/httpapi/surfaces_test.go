@@ -30,19 +30,20 @@ import (
 	kvv1 "github.com/dotring/dotring/proto/gen/kv/v1"
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 // grpcOf serves the gRPC API of a harness in memory.
 func grpcOf(h *harness) *grpc.ClientConn {
 	h.t.Helper()
-	return grpcWith(h, slowLog(time.Hour, zerolog.Nop()))
+	return grpcWith(h, slowLog(time.Hour, zerolog.Nop()), nil)
 }
 
-// grpcWith is grpcOf with a log of slow calls.
-func grpcWith(h *harness, slow *slowlog.Log) *grpc.ClientConn {
+// grpcWith is grpcOf with a log of slow calls and a tracer.
+func grpcWith(h *harness, slow *slowlog.Log, tracer *tracing.Tracer) *grpc.ClientConn {
 	h.t.Helper()
 	places := httpapi.NewAdmission(64, 64<<20)
-	i := grpcapi.NewInterceptor(places, places.Reserved(), nil, slow, zerolog.Nop(), prometheus.NewRegistry())
+	i := grpcapi.NewInterceptor(places, places.Reserved(), nil, slow, tracer, zerolog.Nop(), prometheus.NewRegistry())
 	s := grpcapi.NewServer(i, grpcapi.NewKV(h.store, h.tokens, nil, maxValue),
 		grpcapi.NewCluster(h.nodes, h.store, grpcapi.About{Name: "gateway1", R: 2, W: 2}),
 		func() (bool, string) { return h.ready == "", h.ready })

@@ -65,7 +65,7 @@ func (a *API) delete(x *exchange, r *http.Request) {
 
 // writeRequest checks all there is to check of a write but its body.
 func (a *API) writeRequest(x *exchange, r *http.Request, action access.Action) (coordinator.PutRequest, writeParams, error) {
-	req := coordinator.PutRequest{RequestID: x.requestID, ClientRequestID: x.named, SlowAfter: x.course.After, Trace: x.requestID}
+	req := coordinator.PutRequest{RequestID: x.requestID, ClientRequestID: x.named, SlowAfter: x.course.SlowAfter(), Trace: x.requestID}
 	var err error
 	if req.Key, err = parseKey(r.URL, kvPrefix); err != nil {
 		return req, writeParams{}, err
@@ -130,8 +130,9 @@ func checkEncoding(r *http.Request) error {
 // write does the write and answers.
 func (a *API) write(x *exchange, r *http.Request, req coordinator.PutRequest, p writeParams) {
 	began := time.Now()
+	req.Span = x.course.Operation("put", req.Key)
 	res, err := a.cfg.Store.Put(x.until(r, p.timeout), req)
-	x.course.Wrote(req.Key, began, &res, err)
+	x.course.Wrote(req.Span, req.Key, began, &res, err)
 	if err != nil {
 		x.fail(r, err)
 		return

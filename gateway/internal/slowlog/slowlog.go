@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/dotring/dotring/gateway/coordinator"
 	"github.com/dotring/dotring/gateway/internal/problem"
+	"github.com/dotring/dotring/ringsvc/tracing"
 )
 
 // perSecond is how many lines are written in a second; the next that is written says how many were left out.
@@ -106,8 +108,9 @@ func (l *Log) Path(path string, prefixes ...string) string {
 // Course is what is known of where the time of one request went: of the operation on a key that took longest, where it is a
 // batch. It is safe for concurrent use; a nil Course takes note of nothing. It holds on to the key.
 type Course struct {
-	// After is that of the Log: operations that take as long tell what each replica did. It is set before the first use.
-	After time.Duration
+	// Log is what the course is for, and Span that of the request where it is traced. They are set before the first use.
+	Log  *Log
+	Span *tracing.Span
 
 	mu         sync.Mutex
 	operations int
@@ -122,22 +125,54 @@ type operation struct {
 	reports      []coordinator.Report
 }
 
-// SlowAfter is After, or 0 of a nil Course: what requests of the coordinator take.
+// SlowAfter is After of the log, or 0 of a nil Course: what requests of the coordinator take.
 func (c *Course) SlowAfter() time.Duration {
-	if c == nil {
+	if c == nil || c.Log == nil {
 		return 0
 	}
-	return c.After
+	return c.Log.After()
 }
 
-// Read notes a get that ended now.
-func (c *Course) Read(key []byte, began time.Time, res *coordinator.GetResult, err error) {
+// Operation begins the span of a get or put, which Read or Wrote ends; nil where the request is not traced.
+func (c *Course) Operation(name string, key []byte) *tracing.Span {
+	if c == nil || c.Span == nil {
+		return nil
+	}
+	s := c.Span.Child(name)
+	s.Str("dotring.key", c.Log.Key(key))
+	return s
+}
+
+// Read notes a get that ended now, and ends its span.
+func (c *Course) Read(span *tracing.Span, key []byte, began time.Time, res *coordinator.GetResult, err error) {
+	if span != nil {
+		span.Int("dotring.siblings", int64(len(res.Set.Siblings)))
+		end(span, err)
+	}
 	c.note(operation{key: key, began: began, reports: res.Reports}, err)
 }
 
-// Wrote notes a put that ended now.
-func (c *Course) Wrote(key []byte, began time.Time, res *coordinator.PutResult, err error) {
+// Wrote notes a put that ended now, and ends its span.
+func (c *Course) Wrote(span *tracing.Span, key []byte, began time.Time, res *coordinator.PutResult, err error) {
+	if span != nil {
+		span.Int("dotring.acks", int64(res.Acks))
+		span.Int("dotring.hinted", int64(res.Hinted))
+		end(span, err)
+	}
 	c.note(operation{key: key, began: began, minted: res.Minted, reports: res.Reports}, err)
+}
+
+// end ends an operation's span. Errors may quote what clients sent, so that only their kind is told.
+func end(span *tracing.Span, err error) {
+	var failed *coordinator.Error
+	switch {
+	case errors.As(err, &failed):
+		span.Fail(failed.Kind.String())
+		span.Str("dotring.outcome", failed.Outcome.String())
+	case err != nil:
+		span.Fail("refused")
+	}
+	span.End()
 }
 
 func (c *Course) note(o operation, err error) {
@@ -161,6 +196,7 @@ func (l *Log) Describe(line *zerolog.Event, c *Course, started time.Time, took t
 	c.mu.Lock()
 	n, o := c.operations, c.longest
 	c.mu.Unlock()
+	line = c.Span.Log(line)
 	if n == 0 {
 		return line // it never came as far
 	}

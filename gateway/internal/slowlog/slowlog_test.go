@@ -61,7 +61,7 @@ func TestSwitchedOff(t *testing.T) {
 		t.Error("a line though it is off")
 	}
 	var none *slowlog.Course // of operations that nobody watches
-	none.Read([]byte("k"), time.Now(), &coordinator.GetResult{}, nil)
+	none.Read(nil, []byte("k"), time.Now(), &coordinator.GetResult{}, nil)
 	if none.SlowAfter() != 0 {
 		t.Error("reports are asked for that nobody reads")
 	}
@@ -92,7 +92,7 @@ func describe(t *testing.T, l *slowlog.Log, out *bytes.Buffer, c *slowlog.Course
 func TestWhereTheTimeWent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, out, _ := newLog(time.Second, false)
-		c := &slowlog.Course{After: l.After()}
+		c := &slowlog.Course{Log: l}
 		started := time.Now()
 		time.Sleep(100 * time.Millisecond) // of the bubble's clock
 		var items sync.WaitGroup
@@ -100,7 +100,7 @@ func TestWhereTheTimeWent(t *testing.T) {
 			began := time.Now()
 			items.Go(func() {
 				time.Sleep(took)
-				c.Wrote([]byte("key of "+took.String()), began, &coordinator.PutResult{Minted: took / 2, Reports: []coordinator.Report{
+				c.Wrote(nil, []byte("key of "+took.String()), began, &coordinator.PutResult{Minted: took / 2, Reports: []coordinator.Report{
 					{Node: ring.NodeID{1}, Name: "n1", Did: "mint", Detail: "durable", At: took / 2, Queued: time.Millisecond},
 					{Node: ring.NodeID{2}, Name: "n2", Did: "apply", Detail: "no answer"},
 					{Node: ring.NodeID{3}, Name: "n3", Did: "apply", Detail: "durable", At: took},
@@ -125,7 +125,7 @@ func TestWhereTheTimeWent(t *testing.T) {
 
 		plain, out, _ := newLog(time.Second, true)
 		failed := &slowlog.Course{}
-		failed.Read([]byte("k"), started, &coordinator.GetResult{}, errors.Join(&coordinator.Error{Kind: coordinator.DeadlinePassed,
+		failed.Read(nil, []byte("k"), started, &coordinator.GetResult{}, errors.Join(&coordinator.Error{Kind: coordinator.DeadlinePassed,
 			Replicas: []coordinator.Report{{Name: "n1", Did: "read", At: 1}, {Name: "n2", Did: "digest", At: 2}}}))
 		if line := describe(t, plain, out, failed, started); line.Key != "k" || line.Slowest != "n2" || line.Phases["mint"] != 0 {
 			t.Errorf("%+v", line)

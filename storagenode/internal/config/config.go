@@ -82,6 +82,8 @@ type flags struct {
 	Replicas *string `help:"Copies of each record, written into the first layout (3)." placeholder:"N"`
 	MinWrite *string `help:"Smallest write quorum that a client may ask for, written into the first layout (2)." placeholder:"W"`
 
+	TraceEndpoint *string `help:"URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://127.0.0.1:4317, or https for TLS; gateways choose what is traced (none)." placeholder:"URL"`
+
 	Insecure *string `help:"Allow addresses other than loopback without TLS and gossip keys." placeholder:"true"`
 
 	LogLevel    *string `help:"debug, info, warn or error (info)." placeholder:"LEVEL"`
@@ -313,7 +315,7 @@ func convert(f *flags, from map[string]string) (Settings, []error) {
 		{f.Name, &n.Name}, {f.Cluster, &n.Label}, {f.DataDir, &n.DataDir}, {f.GrpcAddr, &n.GRPCAddr}, {f.GossipAddr, &n.GossipAddr},
 		{f.AdminAddr, &n.AdminAddr}, {f.AdvertiseGrpcAddr, &n.AdvertiseGRPC}, {f.AdvertiseGossipAddr, &n.AdvertiseGossip},
 		{f.AdvertiseAdminAddr, &n.AdvertiseAdmin}, {f.Zone, &n.Zone}, {f.Engine, &n.Engine}, {f.GossipKeyFile, &n.GossipKeyFile},
-		{f.TlsCert, &n.TLS.Cert}, {f.TlsKey, &n.TLS.Key}, {f.TlsCa, &n.TLS.CA},
+		{f.TraceEndpoint, &n.TraceEndpoint}, {f.TlsCert, &n.TLS.Cert}, {f.TlsKey, &n.TLS.Key}, {f.TlsCa, &n.TLS.CA},
 	} {
 		c.text(t.v, t.to)
 	}

@@ -114,6 +114,7 @@ func TestFaults(t *testing.T) {
 			args:   append(slices.Clone(required), "--grpc-addr", "127.0.0.1", "--gossip-addr", "127.0.0.1:high", "--advertise-admin-addr", "0.0.0.0:1"),
 			faults: []string{"grpc-addr: \"127.0.0.1\" is not host:port", "gossip-addr: \"127.0.0.1:high\" has no valid port", "advertise-admin-addr: 0.0.0.0:1 names no host"},
 		},
+		"no collector":   {args: append(slices.Clone(required), "--trace-endpoint", "collector:4317"), faults: []string{`trace-endpoint: "collector:4317" is not the URL of a collector`}},
 		"name and label": {args: []string{"--name", "a b", "--data-dir", "x", "--cluster", ""}, faults: []string{`name: "a b"`, `cluster: ""`}},
 		"unknown fields": {args: required, file: "zone: a\nzoom: b\nconfig: c\nTLS: {}\n", faults: []string{`unknown field "zoom"`, `unknown field "config"`, `unknown field "TLS"`}},
 		"nested value":   {args: required, file: "zone: {a: b}\n", faults: []string{"zone: must be a plain value"}},
@@ -148,7 +149,7 @@ func TestEveryFlagIsUsed(t *testing.T) {
 		"gossip-addr": "127.0.0.1:3", "advertise-gossip-addr": "127.0.0.1:4", "admin-addr": "127.0.0.1:5", "advertise-admin-addr": "127.0.0.1:6",
 		"join": "127.0.0.1:7", "join-wait": "7s", "zone": "z", "weight": "2", "engine": "memory", "sync": "interval", "commit-gather": "1ms", "compaction-rate": "8MiB",
 		"scrub-interval": "1h", "scrub-rate": "1MiB", "transfer-rate": "1MiB",
-		"gossip-interval": "2s", "gossip-key-file": "k", "replicas": "5", "min-write": "3", "insecure": "true", "log-level": "warn",
+		"gossip-interval": "2s", "gossip-key-file": "k", "replicas": "5", "min-write": "3", "trace-endpoint": "http://c:1", "insecure": "true", "log-level": "warn",
 		"log-format": "console", "memory-limit": "1GiB", "hint-bytes-max": "1GiB", "hint-age-max": "1h", "tombstone-grace": "1h", "anti-entropy-interval": "2s", "dead-after": "1h", "standby": "true",
 		"tls-cert": "other", "tls-key": "other", "tls-ca": "other",
 	}

@@ -37,6 +37,7 @@ type fakeStore struct {
 	repeated bool                     // the next mints are repeats
 	early    bool                     // commits end before Mint returns
 	fail     error                    // of commits
+	began    time.Time                // of the last commit
 	refuse   error                    // of everything, before it begins
 	commits  []func()                 // what waits for the disk
 	block    map[string]chan struct{} // reads of these keys wait
@@ -139,13 +140,19 @@ func (f *fakeStore) ReadHeld(key []byte) ([]byte, error) {
 
 func (f *fakeStore) ReadMarked([]byte) ([]byte, bool, error) { return nil, false, kv.ErrNotFound }
 
+func (f *fakeStore) CommitBegan() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.began
+}
+
 func (f *fakeStore) Retired([]byte) causal.Vector { return nil }
 
 // flush ends what waits for the disk and says how much that was.
 func (f *fakeStore) flush() int {
 	f.mu.Lock()
 	commits := f.commits
-	f.commits = nil
+	f.commits, f.began = nil, time.Now()
 	f.mu.Unlock()
 	for _, c := range commits {
 		c()

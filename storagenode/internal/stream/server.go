@@ -24,6 +24,7 @@ import (
 	"github.com/dotring/dotring/ringsvc/causal"
 	"github.com/dotring/dotring/ringsvc/record"
 	"github.com/dotring/dotring/ringsvc/ring"
+	"github.com/dotring/dotring/ringsvc/tracing"
 	"github.com/dotring/dotring/storagenode/kv"
 	"github.com/dotring/dotring/storagenode/transfer"
 )
@@ -59,6 +60,8 @@ type Store interface {
 	Digest(key []byte) (record.Digest, error)
 	ReadHeld(key []byte) ([]byte, error)
 	Actor() causal.Actor
+	// CommitBegan is when the batch of writes began to be written whose callbacks are called now.
+	CommitBegan() time.Time
 }
 
 // Layouts says what the node's place in the cluster lets it do. Safe for concurrent use.
@@ -73,7 +76,7 @@ type Layouts interface {
 	Owns(slot ring.Slot) bool
 }
 
-// Config is what a Server needs; all fields are required.
+// Config is what a Server needs; all fields but Tracer are required.
 type Config struct {
 	Node     ring.NodeID
 	Store    Store
@@ -90,8 +93,10 @@ type Config struct {
 	InDoubt func() bool
 	// ForeignCluster is told of a peer that speaks for another cluster.
 	ForeignCluster func(peer string, cluster ring.ClusterID)
-	Logger         zerolog.Logger
-	Registerer     prometheus.Registerer
+	// Tracer makes spans of the requests that gateways trace.
+	Tracer     *tracing.Tracer
+	Logger     zerolog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Server owns the streams and the workers. Close must be called.
@@ -128,6 +133,7 @@ type frame struct {
 	live  []ring.LayoutID
 	fault string // why none of its requests can be done
 	at    time.Time
+	spans map[uint64]*traced // by request, of those that are traced
 }
 
 // conn is one stream.
@@ -300,6 +306,7 @@ func (s *Server) receive(c *conn, f *storagev1.Frame) {
 	s.metrics.frameRequests.Observe(float64(len(reqs)))
 	fr := &frame{at: time.Now()}
 	fr.live, fr.fault = liveLayouts(f.GetLayouts())
+	fr.spans = s.trace(reqs, fr.at)
 	s.pending.Add(int64(len(reqs)))
 	for len(reqs) > 0 {
 		n := min(chunk, len(reqs))

@@ -46,6 +46,7 @@ func statusOf(err error) storagev1.Status {
 // process works on the requests of one job, one after another.
 func (s *Server) process(j job) {
 	for _, r := range j.requests {
+		j.frame.spans[r.GetId()].begin()
 		s.request(j.conn, j.frame, r)
 	}
 }
@@ -103,6 +104,7 @@ func (s *Server) finish(c *conn, f *frame, r *storagev1.Request, resp *storagev1
 		s.writes.Add(1)
 		s.writing.Add(int64(took))
 	}
+	f.spans[r.GetId()].end(f.at, resp.Status)
 	c.answer(resp)
 	s.done(1)
 }
@@ -125,7 +127,7 @@ func (s *Server) fail(c *conn, f *frame, r *storagev1.Request, err error) {
 func (s *Server) failWrite(c *conn, f *frame, r *storagev1.Request, err error) {
 	st := statusOf(err)
 	if st == storagev1.Status_STATUS_FAILED && !errors.Is(err, kv.ErrInDoubt) {
-		s.log.Warn().Err(err).Str("request_id", r.GetTrace()).Str("peer", c.peer).Stringer("op", r.GetOp()).Msg("write refused")
+		line(s.log.Warn(), r).Err(err).Str("peer", c.peer).Stringer("op", r.GetOp()).Msg("write refused")
 		st = storagev1.Status_STATUS_UNAVAILABLE
 	}
 	s.failAs(c, f, r, err, st)
@@ -137,7 +139,7 @@ func (s *Server) failAs(c *conn, f *frame, r *storagev1.Request, err error, st s
 		detail = err.Error()
 	}
 	if st == storagev1.Status_STATUS_FAILED {
-		s.log.Warn().Err(err).Str("request_id", r.GetTrace()).Str("peer", c.peer).Stringer("op", r.GetOp()).Msg("request failed")
+		line(s.log.Warn(), r).Err(err).Str("peer", c.peer).Stringer("op", r.GetOp()).Msg("request failed")
 	}
 	s.refuse(c, f, r, st, detail)
 }
@@ -201,6 +203,7 @@ func (s *Server) apply(c *conn, f *frame, r *storagev1.Request) {
 		return
 	}
 	done := func(err error) {
+		s.committed(f, r)
 		if err != nil {
 			s.fail(c, f, r, err)
 			return
@@ -278,6 +281,7 @@ type minting struct {
 
 // durable is called by the committer, once.
 func (w *minting) durable(err error) {
+	w.s.committed(w.f, w.r)
 	w.err = err
 	if w.ended.Swap(true) {
 		w.second()
@@ -305,6 +309,7 @@ func (w *minting) issued(m kv.Minted) {
 		return
 	}
 	w.s.metrics.issued(time.Since(w.f.at))
+	w.f.spans[w.r.GetId()].event("dot issued")
 	w.c.answer(resp)
 	if w.ended.Swap(true) {
 		w.second()

@@ -663,7 +663,10 @@ type Request struct {
 	Heard uint64 `protobuf:"fixed64,21,opt,name=heard,proto3" json:"heard,omitempty"`
 	// OP_MINT that may have happened and is asked for again: the node's actor when it was first asked, 16 bytes. A node of
 	// another actor that does not remember request_id answers FAILED: it may have minted the value and forgotten it.
-	AskedActor    []byte `protobuf:"bytes,22,opt,name=asked_actor,json=askedActor,proto3" json:"asked_actor,omitempty"`
+	AskedActor []byte `protobuf:"bytes,22,opt,name=asked_actor,json=askedActor,proto3" json:"asked_actor,omitempty"`
+	// Empty where the request is not traced. Else the id of its trace (16 bytes) and of the span that asks (8 bytes), as W3C Trace Context
+	// has them.
+	Span          []byte `protobuf:"bytes,23,opt,name=span,proto3" json:"span,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -848,6 +851,13 @@ func (x *Request) GetHeard() uint64 {
 func (x *Request) GetAskedActor() []byte {
 	if x != nil {
 		return x.AskedActor
+	}
+	return nil
+}
+
+func (x *Request) GetSpan() []byte {
+	if x != nil {
+		return x.Span
 	}
 	return nil
 }
@@ -4126,7 +4136,7 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\brequests\x18\x02 \x03(\v2\x1b.dotring.storage.v1.RequestR\brequests\x12:\n" +
 	"\tresponses\x18\x03 \x03(\v2\x1c.dotring.storage.v1.ResponseR\tresponses\x12\x1c\n" +
 	"\theartbeat\x18\x04 \x01(\x04R\theartbeat\x12/\n" +
-	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\x84\x05\n" +
+	"\x05hello\x18\x05 \x01(\v2\x19.dotring.storage.v1.HelloR\x05hello\"\x98\x05\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12&\n" +
 	"\x02op\x18\x02 \x01(\x0e2\x16.dotring.storage.v1.OpR\x02op\x12\x10\n" +
@@ -4154,7 +4164,8 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x0flast_write_wins\x18\x14 \x01(\bR\rlastWriteWins\x12\x14\n" +
 	"\x05heard\x18\x15 \x01(\x06R\x05heard\x12\x1f\n" +
 	"\vasked_actor\x18\x16 \x01(\fR\n" +
-	"askedActor\"\xfe\x02\n" +
+	"askedActor\x12\x12\n" +
+	"\x04span\x18\x17 \x01(\fR\x04span\"\xfe\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1a.dotring.storage.v1.StatusR\x06status\x12\x16\n" +
