@@ -401,7 +401,8 @@ func TestUnsampledAllocatesNothing(t *testing.T) {
 	})
 }
 
-// Estimate: a random number 5 ns, thirty comparisons of nil 10 ns; off, the latter alone.
+// Estimate: a random number 5 ns, forty calls that compare with nil 20 to 40 ns; off, the latter alone.
+// Measured: 40 ns off and on, on a busy machine, and no allocation.
 func BenchmarkUnsampled(b *testing.B) {
 	tracer, err := New(Config{Sample: 0, Exporter: &fakeCollector{}})
 	if err != nil {
