@@ -121,15 +121,16 @@ func (n *node) crowd() string {
 		return err.Error()
 	}
 	_, crowded := apart(tombs, n.living())
-	for _, t := range crowded {
-		by := n.w.byID(collect.Collector(n.view.Settled(), t.Key))
-		if by == nil || by.pruner == nil {
-			return string(t.Key)
-		}
-		st, known := by.pruner.Why(by.monotonic(), t.Key)
-		return fmt.Sprintf("%s with %d entries that may leave; %s knows of it: %v, %s, %s", t.Key, len(t.Entries), by.name, known, st.Phase, st.Reason)
+	if len(crowded) == 0 {
+		return ""
 	}
-	return ""
+	t := crowded[0]
+	by := n.w.byID(collect.Collector(n.view.Settled(), t.Key))
+	if by == nil || by.pruner == nil {
+		return string(t.Key)
+	}
+	st, known := by.pruner.Why(by.monotonic(), t.Key)
+	return fmt.Sprintf("%s with %d entries that may leave; %s knows of it: %v, %s, %s", t.Key, len(t.Entries), by.name, known, st.Phase, st.Reason)
 }
 
 // honours has every client ask for what it knows, once all is quiet: a context is good for as long as it names nothing but
