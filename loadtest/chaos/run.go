@@ -216,13 +216,18 @@ func (w *world) work(ctx context.Context, res *Result) error {
 	defer stop()
 	var group sync.WaitGroup
 	w.tally.mark("%d clients begin, %d requests a second", w.cfg.Clients, w.cfg.Rate)
-	group.Go(func() { w.tally.pulse(clients) })
+	watching, enough := context.WithCancel(ctx)
+	defer enough()
+	var watcher sync.WaitGroup
+	watcher.Go(func() { w.tally.watch(watching) })
 	for _, c := range w.clients() {
 		group.Go(func() { c.run(clients) })
 	}
 	err := w.trouble(ctx, res)
 	stop()
 	group.Wait()
+	enough()
+	watcher.Wait()
 	w.tally.mark("the clients have ended")
 	if err == nil {
 		err = w.unload(ctx)

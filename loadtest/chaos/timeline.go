@@ -10,12 +10,17 @@ import (
 	"time"
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/dotring/dotring/loadtest/pulse"
 )
 
 // Counts are the requests of a stretch of time.
 type Counts struct {
 	Requests, Failed, Slow int64
-	Why                    map[string]int64 // of those that failed
+	// Stalled are those of Requests that were slow or met their deadline because the machine stood still: the rest of the time that
+	// they took was less than a second. They are none of Failed and Slow.
+	Stalled int64
+	Why     map[string]int64 // of those that failed
 	// Late is the longest that this program itself was not run when it was due: the machine had too much to do, and what
 	// took long then says nothing of the cluster.
 	Late    time.Duration
@@ -30,6 +35,7 @@ func (c *Counts) add(o *Counts) {
 	c.Requests += o.Requests
 	c.Failed += o.Failed
 	c.Slow += o.Slow
+	c.Stalled += o.Stalled
 	for why, n := range o.Why {
 		c.Why[why] += n
 	}
@@ -54,8 +60,11 @@ func (c *Counts) P99() time.Duration {
 func (c *Counts) String() string {
 	s := fmt.Sprintf("%d requests, p50 %.1f ms, p99 %.1f ms, longest %.0f ms", c.Requests,
 		float64(c.latency.ValueAtQuantile(50))/1000, float64(c.latency.ValueAtQuantile(99))/1000, float64(c.latency.Max())/1000)
-	if c.Late > maxLate {
+	if !c.Timely() {
 		s += fmt.Sprintf(", THE MACHINE WAS %d ms LATE", c.Late.Milliseconds())
+	}
+	if c.Stalled > 0 {
+		s += fmt.Sprintf(", %d met that", c.Stalled)
 	}
 	if c.Slow > 0 {
 		s += fmt.Sprintf(", %d SLOWER THAN 1 s", c.Slow)
@@ -76,6 +85,7 @@ const maxDetails = 3
 type timeline struct {
 	began time.Time
 	out   io.Writer
+	pulse *pulse.Pulse
 
 	mu        sync.Mutex
 	now       *Counts // since the last line
@@ -95,25 +105,42 @@ type Stretch struct {
 }
 
 func newTimeline(out io.Writer) *timeline {
-	return &timeline{began: time.Now(), out: out, now: newCounts(), total: newCounts()}
+	return &timeline{began: time.Now(), out: out, pulse: pulse.New(), now: newCounts(), total: newCounts()}
+}
+
+// stalled tells of a request that has just ended whether it took longer than a second, and would not have, had the machine not stood
+// still meanwhile.
+func (t *timeline) stalled(took time.Duration) bool {
+	end := time.Now()
+	return took > goodTime && took-t.pulse.Lost(end.Add(-took), end) <= goodTime
 }
 
 func (t *timeline) served(took time.Duration) {
+	stalled := t.stalled(took)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.now.Requests++
-	if took > goodTime {
+	switch {
+	case stalled:
+		t.now.Stalled++
+	case took > goodTime:
 		t.now.Slow++
 	}
 	_ = t.now.latency.RecordValue(min(max(took, time.Microsecond), time.Minute).Microseconds()) // fails only outside of the bounds
 }
 
 func (t *timeline) failed(op, why, detail string, took time.Duration) {
+	stalled := t.stalled(took)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.now.Requests++
-	t.now.Failed++
-	t.now.Why[op+" "+why]++
+	if stalled {
+		t.now.Stalled++
+		why += " while the machine stood still"
+	} else {
+		t.now.Failed++
+		t.now.Why[op+" "+why]++
+	}
 	if len(t.details) < maxDetails {
 		t.details = append(t.details, fmt.Sprintf("%s %s after %.0f ms: %.300s", op, why, took.Seconds()*1000, detail))
 	}
@@ -137,31 +164,16 @@ func (t *timeline) mark(format string, args ...any) {
 	fmt.Fprintf(t.out, "%7.1fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-const (
-	pulseEvery = 20 * time.Millisecond
-	// maxLate is how late this program may be run for times to mean something.
-	maxLate = 50 * time.Millisecond
-)
-
 // Timely says whether the machine ran this program in time, so that latencies are the cluster's.
-func (c *Counts) Timely() bool { return c.Late <= maxLate }
+func (c *Counts) Timely() bool { return c.Late <= pulse.Least }
 
-// pulse notes how late this program is run, until ctx ends.
-func (t *timeline) pulse(ctx context.Context) {
-	timer := time.NewTimer(pulseEvery)
-	defer timer.Stop()
-	for {
-		due := time.Now().Add(pulseEvery)
-		timer.Reset(pulseEvery)
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
+// watch notes how late this program is run, until ctx ends.
+func (t *timeline) watch(ctx context.Context) {
+	t.pulse.Run(ctx, func(late time.Duration) {
 		t.mu.Lock()
-		t.now.Late = max(t.now.Late, time.Since(due))
-		t.mu.Unlock()
-	}
+		defer t.mu.Unlock()
+		t.now.Late = max(t.now.Late, late)
+	})
 }
 
 // turn is mark for the beginning or the end of a fault.

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dotring/dotring/loadtest/localcluster"
 )
@@ -76,7 +75,7 @@ func TestLostRecordsComeBackUnread(t *testing.T) {
 		if err := loss.node.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, c, 60*time.Second, func() error {
+		eventually(t, c, func() error {
 			n, err := metric(loss.node, loss.back)
 			if err == nil && n < float64(loss.keys) {
 				err = fmt.Errorf("%s got back %v of %d keys", loss.node.Name, n, loss.keys)
@@ -106,7 +105,7 @@ func TestLostRecordsComeBackUnread(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, c, 60*time.Second, func() error {
+		eventually(t, c, func() error {
 			n, err := metric(p, wholeRounds)
 			if err == nil && n < rounds+4 {
 				err = fmt.Errorf("%s ended %v whole rounds", p.Name, n-rounds)

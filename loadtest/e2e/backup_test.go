@@ -94,7 +94,7 @@ func TestBackupSurvivesLossOfEveryNode(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, old, 30*time.Second, func() error {
+	eventually(t, old, func() error {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(acked) < 500 {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/dotring/dotring/loadtest/localcluster"
 )
@@ -210,7 +209,7 @@ func TestReadRepairsRemovedCopies(t *testing.T) {
 	}
 	for i := range keys {
 		key := fmt.Sprintf("repair/%d", i)
-		eventually(t, c, 10*time.Second, func() error {
+		eventually(t, c, func() error {
 			in := cl.inspect(t, key)
 			for _, r := range in.Replicas {
 				if r.State != "record" || r.Digest != in.Replicas[0].Digest {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,9 +104,12 @@ func (c *client) raw(method, path, query string, body []byte, headers ...string)
 	return a, err
 }
 
-// must is do for tests that cannot go on without an answer.
+// must is do for tests that cannot go on without an answer, and have the patience for it where the query has no timeout of its own.
 func (c *client) must(t *testing.T, method, key, query string, body []byte, headers ...string) answer {
 	t.Helper()
+	if !strings.Contains(query, "timeout=") {
+		query = strings.TrimPrefix(query+"&"+patience, "&")
+	}
 	a, err := c.do(method, key, query, body, headers...)
 	if err != nil {
 		t.Fatalf("%s %q: %v", method, key, err)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/dotring/dotring/loadtest/localcluster"
 )
@@ -143,7 +142,7 @@ func TestFlippedBytesAreHealed(t *testing.T) {
 		})
 	}
 	readAll()
-	eventually(t, c, 60*time.Second, func() error {
+	eventually(t, c, func() error {
 		for _, key := range keys { // asks each replica
 			for _, r := range cl.inspect(t, key).Replicas {
 				if r.Digest == "" {
@@ -153,7 +152,7 @@ func TestFlippedBytesAreHealed(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, c, 60*time.Second, func() error {
+	eventually(t, c, func() error {
 		n, err := metric(victim, doubtSlots)
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%v slots are in doubt", n)
@@ -195,7 +194,7 @@ func TestEmptiedFolderIsRefilled(t *testing.T) {
 	if err := victim.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, c, 60*time.Second, func() error {
+	eventually(t, c, func() error {
 		n, err := metric(victim, refilled)
 		if err == nil && n < float64(len(keys)) {
 			err = fmt.Errorf("%v of %d records are back", n, len(keys))

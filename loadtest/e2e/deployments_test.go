@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -165,7 +164,7 @@ func balancer(t *testing.T, c *localcluster.Cluster, program, file string, args 
 		}
 	})
 	cl := newClient(t, &localcluster.Process{HTTP: front})
-	eventually(t, c, 20*time.Second, func() error {
+	eventually(t, c, func() error {
 		a, err := cl.raw("GET", "/readyz", "", nil)
 		if err == nil && a.status != 200 {
 			err = fmt.Errorf("%v: %s", a, p.LogTail(5))
@@ -233,7 +232,7 @@ func rolling(t *testing.T, c *localcluster.Cluster, cl *client, name string) {
 	pass := func(n int64) {
 		t.Helper()
 		from := requests.Load()
-		eventually(t, c, 60*time.Second, func() error {
+		eventually(t, c, func() error {
 			if got := requests.Load() - from; got < n {
 				return fmt.Errorf("%d requests", got)
 			}

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -16,18 +15,18 @@ func TestExplorer(t *testing.T) {
 	c := start(t, localcluster.Config{Nodes: 3, Gateways: 1})
 	b, cl, origin := open(t, c), newClient(t, c.Gateways[0]), c.URL(c.Gateways[0])
 	b.run(chromedp.Navigate(origin + "/docs#putValue"))
-	b.until(20*time.Second, `document.querySelector('#putValue form button') !== null && document.querySelectorAll('details[id]').length > 15`)
+	b.until(`document.querySelector('#putValue form button') !== null && document.querySelectorAll('details[id]').length > 15`)
 	b.run(chromedp.Evaluate[chromedp.Void](`document.querySelector('#putValue input[name=key]').value = 'a/b +ä';
 		document.querySelector('#putValue textarea').value = '<b id=bold>tried</b>'; document.querySelector('#putValue form').requestSubmit()`))
-	b.until(10*time.Second, `document.querySelector('#putValue form > pre').textContent.includes('HTTP 200')`)
+	b.until(`document.querySelector('#putValue form > pre').textContent.includes('HTTP 200')`)
 	a := cl.want(t, http.StatusOK, "GET", "a/b +ä", "", nil)
 	if string(a.body) != "<b id=bold>tried</b>" {
 		t.Errorf("stored %s", a.body)
 	}
 	b.run(chromedp.Evaluate[chromedp.Void](`document.getElementById('getValue').open = true`))
-	b.until(5*time.Second, `document.querySelector('#getValue form') !== null`)
+	b.until(`document.querySelector('#getValue form') !== null`)
 	b.run(chromedp.Evaluate[chromedp.Void](`document.querySelector('#getValue input[name=key]').value = 'a/b +ä'; document.querySelector('#getValue form').requestSubmit()`))
-	b.until(10*time.Second, `document.querySelector('#getValue form > pre').textContent.includes('<b id=bold>tried</b>') && document.getElementById('bold') === null`)
+	b.until(`document.querySelector('#getValue form > pre').textContent.includes('<b id=bold>tried</b>') && document.getElementById('bold') === null`)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, url := range b.asked {

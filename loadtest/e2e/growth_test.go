@@ -99,7 +99,7 @@ func TestJoinWhileEitherEndIsKilled(t *testing.T) {
 		if turn%2 == 1 {
 			victim = source
 		}
-		eventually(t, c, 10*time.Minute, func() error {
+		within(t, c, 10*time.Minute, func() error {
 			if n := pulled(); n < owned*float64(turn+1)/float64(kills+2) {
 				return fmt.Errorf("%.0f of about %.0f bytes were pulled", n, owned)
 			}
@@ -115,7 +115,7 @@ func TestJoinWhileEitherEndIsKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, c, 10*time.Minute, func() error {
+	within(t, c, 10*time.Minute, func() error {
 		pulled()
 		s, err := c.Status(t.Context(), c.Gateways[0])
 		if err == nil && (s.Changing || s.Members != 4) {

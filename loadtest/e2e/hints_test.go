@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/dotring/dotring/loadtest/localcluster"
 )
@@ -97,7 +96,7 @@ func TestHintsBringWhatANodeMissed(t *testing.T) {
 		return n, err
 	}
 	before := 0
-	eventually(t, c, 20*time.Second, func() (err error) { // those that nobody waited for come a little later
+	eventually(t, c, func() (err error) { // those that nobody waited for come a little later
 		if before, err = total(); err == nil && before < expected {
 			err = fmt.Errorf("%d hints are kept, at least %d were acknowledged", before, expected)
 		}
@@ -116,7 +115,7 @@ func TestHintsBringWhatANodeMissed(t *testing.T) {
 	if err := standIn.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, c, 30*time.Second, func() error {
+	eventually(t, c, func() error {
 		now, err := hintsKept(c.Gateways[0])
 		if err == nil && now[standIn.Name] != kept[standIn.Name] {
 			err = fmt.Errorf("%s keeps %s hints, and kept %s when it was killed", standIn.Name, now[standIn.Name], kept[standIn.Name])
@@ -128,7 +127,7 @@ func TestHintsBringWhatANodeMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitReady(t, c, 5)
-	eventually(t, c, 60*time.Second, func() error {
+	eventually(t, c, func() error {
 		n, err := total()
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%d hints are left", n)

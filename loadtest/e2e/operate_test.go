@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/dotring/dotring/loadtest/localcluster"
 )
@@ -103,7 +102,7 @@ func TestOperatorsChangeTheLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 		noticed(t, c)
-		eventually(t, c, 20*time.Second, func() error {
+		eventually(t, c, func() error {
 			if n := nodesOf(t, c)[p.Name]; n.Status == "alive" {
 				return fmt.Errorf("gossip takes %s to be alive", p.Name)
 			}
@@ -149,7 +148,7 @@ func TestOperatorsChangeTheLayout(t *testing.T) {
 	// Of three copies one may be away, and not two.
 	mayStop := func(node string, want int) {
 		t.Helper()
-		eventually(t, c, 20*time.Second, func() error {
+		eventually(t, c, func() error {
 			if out, code := ctl(t, c, "can-stop", node); code != want {
 				return fmt.Errorf("can-stop %s: code %d, want %d: %s", node, code, want, out)
 			}
@@ -164,7 +163,7 @@ func TestOperatorsChangeTheLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("DOTRING_STANDBY", "false")
-	eventually(t, c, 20*time.Second, func() error {
+	eventually(t, c, func() error {
 		if n := nodesOf(t, c)["node5"]; n.Status != "alive" {
 			return fmt.Errorf("the standby is %+v", n)
 		}
@@ -184,7 +183,7 @@ func TestOperatorsChangeTheLayout(t *testing.T) {
 	// The standby takes the place of a dead node.
 	kill(c.Nodes[2])
 	operate(6, "node3 does not answer", "can-stop", "node1")
-	eventually(t, c, 20*time.Second, func() error {
+	eventually(t, c, func() error {
 		if n := nodesOf(t, c)["node5"]; n.Status != "alive" {
 			return fmt.Errorf("the standby is %+v", n)
 		}
@@ -205,7 +204,7 @@ func TestOperatorsChangeTheLayout(t *testing.T) {
 	if err := c.Nodes[4].Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, c, 30*time.Second, func() error {
+	eventually(t, c, func() error {
 		if got := layoutMembers(t, c); len(got) != 3 {
 			return fmt.Errorf("members %v", got)
 		}
@@ -219,7 +218,7 @@ func TestOperatorsChangeTheLayout(t *testing.T) {
 
 	// A node is gone for good.
 	kill(c.Nodes[4])
-	eventually(t, c, 20*time.Second, func() error { // the node that is asked may have heard of its return later than of its end
+	eventually(t, c, func() error { // the node that is asked may have heard of its return later than of its end
 		if out, code := ctl(t, c, "remove", "node5", "--dry-run"); code != 0 || !strings.Contains(out, "Each key will have 2 copies instead of 3.") {
 			return fmt.Errorf("code %d: %s", code, out)
 		}

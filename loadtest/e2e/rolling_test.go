@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/dotring/dotring/loadtest/localcluster"
 )
@@ -65,7 +64,7 @@ func beginLoad(t *testing.T, c *localcluster.Cluster, cl *client, name string, w
 func (l *steadyLoad) pass(n int64) {
 	l.t.Helper()
 	from := l.requests.Load()
-	eventually(l.t, l.c, 60*time.Second, func() error {
+	eventually(l.t, l.c, func() error {
 		if got := l.requests.Load() - from; got < n {
 			return fmt.Errorf("%d requests", got)
 		}
@@ -95,7 +94,7 @@ func allAlive(t *testing.T, c *localcluster.Cluster) {
 	t.Helper()
 	waitReady(t, c, len(c.Nodes))
 	for _, g := range c.Gateways {
-		eventually(t, c, 60*time.Second, func() error {
+		eventually(t, c, func() error {
 			s, err := c.Status(t.Context(), g)
 			if err == nil && s.Alive != len(c.Nodes) {
 				err = fmt.Errorf("%s takes %d nodes to be alive", g.Name, s.Alive)
@@ -134,7 +133,7 @@ func TestRollingRestart(t *testing.T) {
 	}
 	l.end(cl)
 	// The doctor finds nothing, once copies have been compared, and says which node is gone when one is.
-	eventually(t, c, 60*time.Second, func() error {
+	eventually(t, c, func() error {
 		if out, errs, code := runCtl(t, c, nil, "doctor", "--also", c.URL(c.Gateways[1])); code != 0 {
 			return fmt.Errorf("doctor exits with %d: %s%s", code, out, errs)
 		}
@@ -143,7 +142,7 @@ func TestRollingRestart(t *testing.T) {
 	if err := c.Nodes[1].Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, c, 60*time.Second, func() error {
+	eventually(t, c, func() error {
 		if out, _, code := runCtl(t, c, nil, "doctor"); code != 1 || !strings.Contains(out, "critical  node "+c.Nodes[1].Name) {
 			return fmt.Errorf("doctor exits with %d: %s", code, out)
 		}

@@ -86,7 +86,7 @@ func (s *secured) token(name string, rules ...access.EntryRule) string {
 	}
 	s.write(s.files.Access, text)
 	for _, g := range s.Gateways {
-		eventually(s.t, s.Cluster, 10*time.Second, func() error {
+		eventually(s.t, s.Cluster, func() error {
 			code, _, err := s.ask(g, http.MethodGet, "/v1/kv/anything", token, "")
 			if err == nil && code == http.StatusUnauthorized {
 				return errors.New("the token is not known yet")
@@ -133,7 +133,7 @@ func get(config *tls.Config, method, url, token, body string) (code int, text []
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Do(req)
+	resp, err := (&http.Client{Transport: tr, Timeout: generous}).Do(req)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -226,7 +226,7 @@ func call(t *testing.T, addr string, creds credentials.TransportCredentials, do 
 			t.Error(err)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), generous)
 	defer cancel()
 	return do(ctx, cc)
 }
@@ -341,7 +341,7 @@ func TestRotationUnderLoad(t *testing.T) {
 				if i%2 == 1 {
 					method, body = "GET", ""
 				}
-				code, text, err := get(both, method, fmt.Sprintf("%s/v1/kv/k%d", s.URL(s.Gateways[i%2]), w), admin, body)
+				code, text, err := get(both, method, fmt.Sprintf("%s/v1/kv/k%d?%s", s.URL(s.Gateways[i%2]), w, patience), admin, body)
 				if err != nil || code != 200 {
 					t.Errorf("request %d of %d: %d %s, %v", i, w, code, text, err)
 				}
@@ -352,7 +352,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	pass := func(n int64) {
 		t.Helper()
 		from, until := requests.Load(), time.Now().Add(3*time.Second) // files are looked at once a second
-		eventually(t, s.Cluster, 60*time.Second, func() error {
+		eventually(t, s.Cluster, func() error {
 			if got := requests.Load() - from; got < n || time.Now().Before(until) {
 				return fmt.Errorf("%d requests", got)
 			}
@@ -388,7 +388,7 @@ func TestRotationUnderLoad(t *testing.T) {
 		}
 	}
 	s.authority = next
-	eventually(t, s.Cluster, 20*time.Second, func() error {
+	eventually(t, s.Cluster, func() error {
 		code, text, err := s.ask(s.Gateways[1], "GET", "/v1/kv/k0?r=3", admin, "")
 		if err == nil && code != 200 {
 			err = fmt.Errorf("%d %s", code, text)

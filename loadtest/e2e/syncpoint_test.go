@@ -50,7 +50,7 @@ func TestRepairWaits(t *testing.T) {
 	if out, code := ctl(t, c, "repair", "--wait", "--within", "2s"); code != 1 || !strings.Contains(out, "node2") {
 		t.Fatalf("with node2 away the sync point ends with code %d: %s", code, out)
 	}
-	eventually(t, c, 20*time.Second, func() error {
+	eventually(t, c, func() error {
 		out, code := ctl(t, c, "tasks", "-o", "json")
 		var list struct {
 			Tasks []struct{ Node, Kind, Peer, Total string }

@@ -60,7 +60,7 @@ func batch(c *client, verb string, keys []string, value []byte) (map[string]int,
 func insist(t *testing.T, c *localcluster.Cluster, cl *client, verb string, keys []string, value []byte) {
 	t.Helper()
 	left := keys
-	eventually(t, c, 120*time.Second, func() error {
+	eventually(t, c, func() error {
 		got, err := batch(cl, verb, left, value)
 		if err != nil {
 			return err
@@ -124,7 +124,7 @@ func TestTombstonesLeaveByProof(t *testing.T) {
 		}
 	}
 	since := time.Now()
-	eventually(t, c, 60*time.Second, func() error {
+	eventually(t, c, func() error {
 		out, err := exec.Command(program("dotringctl"), "--gateway", "http://"+c.Gateways[0].HTTP, "why", keys[0]).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("dotringctl why: %w: %s", err, out)
@@ -149,7 +149,7 @@ func TestTombstonesLeaveByProof(t *testing.T) {
 		t.Fatal(err)
 	}
 	back := time.Now()
-	eventually(t, c, 90*time.Second+time.Duration(count)*2*time.Millisecond, func() error {
+	within(t, c, generous+time.Duration(count)*2*time.Millisecond, func() error {
 		for _, name := range []string{"dotring_kv_hints ", "dotring_kv_keys ", "dotring_kv_tombstone_marks ", "dotring_kv_record_bytes "} {
 			if n, err := metricSum(t, c, name); err != nil || n != 0 {
 				return fmt.Errorf("%s is %v, %v", name, n, err)
