@@ -201,6 +201,9 @@ func TestEmptiedDiskComesBack(t *testing.T) {
 func trafficKeys(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("DOTRING_TEST_KEYS")
+	if text == "" && testing.Short() {
+		return 20_000
+	}
 	if text == "" {
 		return 50_000
 	}

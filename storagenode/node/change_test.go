@@ -14,9 +14,10 @@ import (
 	"github.com/dotring/dotring/storagenode/node"
 )
 
-// quick makes gossip notice soon who is away, and owners what they lack.
+// quick makes owners notice soon what they lack. Gossip keeps its pace: with less patience it takes who is slow to be away, and nodes
+// are slow where the race detector watches them on a busy machine.
 func quick(_ int, c *node.Config) {
-	c.GossipInterval, c.AntiEntropyInterval = 200*time.Millisecond, 100*time.Millisecond
+	c.AntiEntropyInterval = 100*time.Millisecond
 }
 
 // settleWithout waits until the others know one settled layout that holds exactly them, and returns it.
@@ -123,7 +124,8 @@ func TestDeadMembersAreRemoved(t *testing.T) {
 	const keys = 40
 	all := members(t, 5, func(i int, c *node.Config) {
 		quick(i, c)
-		c.DeadAfter = 5 * time.Second // more than a busy machine may keep a living one from answering
+		// More than a busy machine may keep a living one from answering, and than gossip may notice that one is away before another.
+		c.GossipInterval, c.DeadAfter = 500*time.Millisecond, 10*time.Second
 	})
 	for _, m := range all {
 		m.start()

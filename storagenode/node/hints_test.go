@@ -91,7 +91,7 @@ func hintsAt(t *testing.T, m *member) uint64 {
 func TestHintsDrain(t *testing.T) {
 	t.Parallel()
 	all := members(t, 5, func(_ int, c *node.Config) {
-		c.Engine, c.GossipInterval, c.AntiEntropyInterval = node.EngineLevelDB, 200*time.Millisecond, time.Hour
+		c.Engine, c.AntiEntropyInterval = node.EngineLevelDB, time.Hour
 	})
 	for _, m := range all {
 		m.start()
