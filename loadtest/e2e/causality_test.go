@@ -96,7 +96,8 @@ func TestRequestIDRepeated(t *testing.T) {
 // Clients that read, merge and write one key at once, each adding elements of its own to a set, lose none that was
 // acknowledged.
 func TestReadMergeWriteLosesNothing(t *testing.T) {
-	const clients, each = 8, 250
+	const clients = 8
+	each := fewer(250, 50)
 	c := start(t, localcluster.Config{Nodes: 3, Gateways: 2})
 	var (
 		mu    sync.Mutex
@@ -135,7 +136,7 @@ func TestReadMergeWriteLosesNothing(t *testing.T) {
 
 // readSet reads a set stored as numbers with commas; siblings are joined.
 func readSet(cl *client, key string) (set map[int]bool, context string, err error) {
-	a, err := cl.do("GET", key, "", nil)
+	a, err := cl.do("GET", key, patience, nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -167,7 +168,7 @@ func addElement(cl *client, key string, e int) error {
 		elements = append(elements, strconv.Itoa(n))
 	}
 	slices.Sort(elements)
-	a, err := cl.do("PUT", key, "", []byte(strings.Join(elements, ",")), "Kv-Context", context)
+	a, err := cl.do("PUT", key, patience, []byte(strings.Join(elements, ",")), "Kv-Context", context)
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}

@@ -13,13 +13,13 @@ import (
 
 // All nodes are killed at once while clients write, five times: what was acknowledged before each kill is there after it.
 func TestKillAllWhileWriting(t *testing.T) {
-	const clients, kills = 8, 5
+	const clients = 8
 	c := start(t, localcluster.Config{Nodes: 3, Gateways: 1})
 	var (
 		mu    sync.Mutex
 		acked = map[string]string{}
 	)
-	for round := range kills {
+	for round := range fewer(5, 2) {
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		enough := make(chan struct{}, clients)
@@ -51,7 +51,7 @@ func TestKillAllWhileWriting(t *testing.T) {
 		for range clients {
 			select {
 			case <-enough:
-			case <-time.After(60 * time.Second):
+			case <-time.After(generous):
 				t.Error("the clients do not get on")
 			}
 		}

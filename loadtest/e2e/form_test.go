@@ -13,7 +13,7 @@ import (
 // A cluster forms from three nodes started at the same moment, in whatever order they come up.
 func TestFormsInAnyOrder(t *testing.T) {
 	orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
-	for _, order := range orders {
+	for _, order := range orders[fewer(0, len(orders)-2):] {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			c := prepare(t, localcluster.Config{Nodes: 3, Gateways: 1})
 			for _, i := range order {
@@ -94,9 +94,10 @@ func TestRestartAllTenTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	const keys = 20
+	rounds := fewer(10, 4)
 	dots := map[string]string{}
 	want := map[string]string{}
-	for round := range 10 {
+	for round := range rounds {
 		for i := range keys {
 			key, value := fmt.Sprintf("restart/%d", i), fmt.Sprintf("%d in round %d", i, round)
 			cl.want(t, http.StatusOK, "PUT", key, "", []byte(value))
@@ -119,8 +120,8 @@ func TestRestartAllTenTimes(t *testing.T) {
 			collectDots(t, cl, key, dots)
 		}
 	}
-	if len(dots) < 10*keys {
-		t.Errorf("%d dots were seen for %d writes", len(dots), 10*keys)
+	if len(dots) < rounds*keys {
+		t.Errorf("%d dots were seen for %d writes", len(dots), rounds*keys)
 	}
 }
 

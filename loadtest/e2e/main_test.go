@@ -131,6 +131,14 @@ func seen(t *testing.T, c *localcluster.Cluster, wanted func(alive, running int)
 // generous is how long that may take which must come: a machine that is shared may be ten times as slow as another, or stand still.
 const generous = 2 * time.Minute
 
+// fewer is how often a test does something: under the race detector programs are several times slower, and other runs do all of it.
+func fewer(all, underRace int) int {
+	if raceEnabled {
+		return underRace
+	}
+	return all
+}
+
 // eventually polls until try succeeds.
 func eventually(t *testing.T, c *localcluster.Cluster, try func() error) {
 	t.Helper()
