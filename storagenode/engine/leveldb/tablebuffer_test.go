@@ -25,8 +25,11 @@ func (w *shyWriter) Write(p []byte) (int, error) {
 // A table's bytes arrive whole and in order, in few writes, whatever the sizes of the blocks, and from buffers that others
 // used before.
 func TestTableBuffer(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 1))
-	for range 200 {
+	rng, tables := rand.New(rand.NewPCG(1, 1)), 200
+	if testing.Short() {
+		tables = 30
+	}
+	for range tables {
 		b, to := newTableBuffer(), &shyWriter{limit: 1 << 30}
 		if b.used != 0 || b.failed != nil {
 			t.Fatal("a buffer comes with what another table left")
