@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -244,30 +245,38 @@ func TestTrafficIsProportional(t *testing.T) {
 		t.Errorf("a round without difference moves %.0f bytes", idle)
 	}
 
-	// Of 0.1 % of the keys, one node misses half, and has an old version of the others.
-	news, size := map[string][]byte{}, 0
-	for i := range keys / 1000 {
-		key := fmt.Sprintf("user:%012d", i*977)
-		if i%2 == 0 {
-			key = fmt.Sprintf("new:%012d", i)
+	// Of 0.1 % of the keys, one node misses half, and has an old version of the others. Three times, and the median counts: a round that
+	// begins while only one of the others has been given the news finds them to differ, too.
+	var shares, again []float64
+	for trial := range 3 {
+		news, size := map[string][]byte{}, 0
+		for i := range keys / 1000 {
+			key := fmt.Sprintf("user:%012d", i*977+trial)
+			if i%2 == 0 {
+				key = fmt.Sprintf("new:%d:%012d", trial, i)
+			}
+			news[key] = written(key, body, 2)
+			size += len(key) + len(news[key])
 		}
-		news[key] = written(key, body, 2)
-		size += len(key) + len(news[key])
+		maps.Copy(want, news)
+		before, repaired, lacking := total(t, all, metricBytes, ""), total(t, all, metricRepaired, ""), value(t, all[1], metricRepaired, "")
+		giving.Go(func() { give(t, all[0], news) })
+		giving.Go(func() { give(t, all[2], news) })
+		giving.Wait()
+		wait(t, "differences gone", func() bool { return value(t, all[1], metricRepaired, "")-lacking >= float64(len(news)) })
+		rounds(t, all, 1)
+		moved := total(t, all, metricBytes, "") - before
+		shares = append(shares, moved/float64(size))
+		again = append(again, (total(t, all, metricRepaired, "")-repaired)/float64(len(news)))
+		t.Logf("%.0f bytes moved for %d that differed (%.2f times), %.2f repairs for each key", moved, size, shares[trial], again[trial])
 	}
-	maps.Copy(want, news)
-	before, repaired := total(t, all, metricBytes, ""), total(t, all, metricRepaired, "")
-	giving.Go(func() { give(t, all[0], news) })
-	giving.Go(func() { give(t, all[2], news) })
-	giving.Wait()
-	wait(t, "differences gone", func() bool { return value(t, all[1], metricRepaired, "") >= float64(len(news)) })
-	rounds(t, all, 1)
-	moved := total(t, all, metricBytes, "") - before
-	t.Logf("%.0f bytes moved for %d that differed (%.2f times)", moved, size, moved/float64(size))
-	if moved > 3*float64(size) {
-		t.Errorf("%.0f bytes moved for %d that differed", moved, size)
+	slices.Sort(shares)
+	slices.Sort(again)
+	if shares[1] > 3 {
+		t.Errorf("%.2f times the bytes that differed were moved", shares[1])
 	}
-	if got := total(t, all, metricRepaired, "") - repaired; got > float64(len(news))*1.2 {
-		t.Errorf("%v keys repaired for %d that differed", got, len(news))
+	if again[1] > 1.2 {
+		t.Errorf("%.2f repairs for each key that differed", again[1])
 	}
 	for _, m := range all {
 		if !same(contents(t, m, id), want) {

@@ -17,7 +17,7 @@ import (
 // quick makes owners notice soon what they lack. Gossip keeps its pace: with less patience it takes who is slow to be away, and nodes
 // are slow where the race detector watches them on a busy machine.
 func quick(_ int, c *node.Config) {
-	c.AntiEntropyInterval = 100*time.Millisecond
+	c.AntiEntropyInterval = 100 * time.Millisecond
 }
 
 // settleWithout waits until the others know one settled layout that holds exactly them, and returns it.
