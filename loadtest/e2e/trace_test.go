@@ -109,7 +109,7 @@ func TestTraceOfAPut(t *testing.T) {
 	spans := byte(0)
 	insist := func(cl *client, flags, method, key, query string) (parent []byte) {
 		t.Helper()
-		eventually(t, c, time.Minute, func() error {
+		eventually(t, c, func() error {
 			spans++
 			parent = []byte{0xb7, 0xad, 6: 1, 7: spans}
 			a, err := cl.do(method, key, query+"&timeout=30s", []byte("secret-value"), "traceparent", fmt.Sprintf("00-%s-%x-%s", id, parent, flags))
