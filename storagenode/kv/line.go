@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/dotring/dotring/ringsvc/ring"
 	"github.com/dotring/dotring/storagenode/engine"
 )
 
@@ -100,7 +101,7 @@ const (
 )
 
 // judge compares what another node remembers of this disk with what is here: its number is at, and whole says whether
-// everything is in doubt.
+// everything is in doubt, and nothing of it was refilled yet.
 func (l lines) judge(p Position, at uint64, whole bool) verdict {
 	switch {
 	case p.Number == 0 || p.Line == (LineID{}), l.continues(p), p.Line == l.own && p.Number <= at:
@@ -132,7 +133,9 @@ func (s *Store) Heard(p Position) (trusted bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	own := uint64(s.commits.Load())
-	switch d.lines.judge(p, own, d.load().Whole) {
+	now := d.load()
+	// What was refilled already may have been so on this disk before it was put away, and what p tells of came later.
+	switch d.lines.judge(p, own, now.Whole && now.Slots() == int(ring.Slots)) {
 	case agrees:
 		return true
 	case remember:

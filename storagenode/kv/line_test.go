@@ -152,6 +152,42 @@ func TestNumbersRiseAboveWhatIsRemembered(t *testing.T) {
 	}
 }
 
+// A disk that was put away while some of it was still in doubt, and comes back after another one went on in its place: what it had refilled
+// by then is as old as the rest.
+func TestOldDiskThatWasInDoubtInPart(t *testing.T) {
+	st := memory.NewStore()
+	s := healing(t, st.Open, func(c *Config) { c.HeldData = true })
+	o := newOutcome(t)
+	half := ring.Range{To: ring.Slots / 2}
+	if err := s.Refill(Refill{Range: half}, o.mint); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = healing(t, st.Open, func(c *Config) { c.HeldData = true })
+	if d := s.Doubts(); !d.Whole || d.Slots() != int(ring.Slots)/2 {
+		t.Fatalf("after a restart %d slots are in doubt", d.Slots())
+	}
+	elsewhere := Position{Line: LineID{1}, Number: 1000}
+	if s.Heard(elsewhere) {
+		t.Fatal("a line that went on elsewhere is taken for what is here")
+	}
+	if d := s.Doubts(); d.Slots() != int(ring.Slots) {
+		t.Errorf("%d slots are in doubt, and the others are answered from as they were", d.Slots())
+	}
+	eventually(t, "the doubt is durable", func() bool {
+		_, ok := s.Position()
+		return ok
+	})
+	if !s.Heard(elsewhere) {
+		t.Error("the same is another reason for doubt")
+	}
+}
+
 func TestLinesCodec(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := rapid.Custom(func(t *rapid.T) LineID {
