@@ -582,6 +582,11 @@ func (c *committer) settleNotes(eng engine.Engine, f settled) error {
 			return err
 		}
 	}
+	if len(f.hinted) > 0 || eng.Suspect() {
+		if err := c.store.recountHints(eng, &b, f.hinted); err != nil {
+			return err
+		}
+	}
 	for _, k := range f.notes {
 		b.Delete(k)
 	}

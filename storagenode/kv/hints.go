@@ -577,9 +577,14 @@ func (s *Store) readHintCounts(eng engine.Engine, recount bool) ([]HintTarget, e
 		return nil, fmt.Errorf("kv: reading the counts of hints: %w", err)
 	}
 	s.cfg.Logger.Error().Err(err).Msg("the counts of hints are in doubt: hints are counted")
-	out = nil
+	return s.countHints(eng, nil)
+}
+
+// countHints counts the hints in an engine but for those in some ranges, of which both ends are inclusive.
+func (s *Store) countHints(eng engine.Engine, but []engine.KeyRange) (out []HintTarget, err error) {
 	err = eng.Iterate([]byte{tagHint}, []byte{tagHint + 1}, func(k, v []byte) (bool, error) {
-		if len(k) <= hintPrefix {
+		gone := slices.ContainsFunc(but, func(r engine.KeyRange) bool { return bytes.Compare(k, r.From) >= 0 && bytes.Compare(k, r.To) <= 0 })
+		if gone || len(k) <= hintPrefix {
 			return true, nil
 		}
 		id := ring.NodeID(k[1:17])
@@ -596,6 +601,23 @@ func (s *Store) readHintCounts(eng engine.Engine, recount bool) ([]HintTarget, e
 		return out, nil
 	}
 	return out, err
+}
+
+// recountHints puts into b the counts of the hints that are left once those in some ranges are gone, in place of the counts in the engine:
+// those would be read again at the next opening, and hints that nobody holds be waited for.
+func (s *Store) recountHints(eng engine.Engine, b *engine.Batch, gone []engine.KeyRange) error {
+	err := eng.Iterate([]byte{tagHintCount}, []byte{tagHintCount + 1}, func(k, _ []byte) (bool, error) {
+		b.Delete(k)
+		return true, nil
+	})
+	if err != nil && !errors.Is(err, engine.ErrDamaged) {
+		return fmt.Errorf("kv: reading the counts of hints: %w", err)
+	}
+	left, err := s.countHints(eng, gone)
+	for _, t := range left {
+		b.Put(appendHintCount(t))
+	}
+	return err
 }
 
 // appendHintCount returns the key and the value of a target's count.

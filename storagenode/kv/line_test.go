@@ -117,6 +117,9 @@ func TestRolledBackDiskIsInDoubt(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = healing(t, opener, nil)
+		if n, _, _ := s.HintTotals(); n != 0 {
+			t.Errorf("%d hints after a restart, of a disk that was rolled back before", n)
+		}
 		if !s.Heard(now) || !s.Heard(remembered) || s.Doubts().Any() {
 			t.Error("in doubt again, though it was refilled")
 		}
