@@ -104,7 +104,10 @@ func serveFrames(l net.Listener, valueSize int, done <-chan struct{}) error {
 		<-done
 		srv.Stop()
 	}()
-	return srv.Serve(l)
+	if err := srv.Serve(l); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+		return err
+	}
+	return nil
 }
 
 // caller is one operation at a time on a stream, as a handler of the gateway is.
