@@ -109,6 +109,11 @@ func (v *View) IsDead(id NodeID) bool {
 // Dead lists whoever is marked dead, members no more included, sorted. The caller owns the slice.
 func (v *View) Dead() []NodeID { return slices.SortedFunc(maps.Keys(v.dead), NodeID.Compare) }
 
+// Lost lists those marked dead whose loss is accepted, sorted: what they alone had is given up. The caller owns the slice.
+func (v *View) Lost() []NodeID {
+	return slices.DeleteFunc(v.Dead(), func(id NodeID) bool { return !v.dead[id] })
+}
+
 // Removals is the changes that take the tokens of members marked dead, to be proposed whenever the layout is settled and there are any.
 func (v *View) Removals() []Change {
 	var out []Change

@@ -18,7 +18,7 @@ const (
 	// keepOps bounds what the committer keeps allocated between batches.
 	keepOps = 4096
 	// gatherFrom is how many writes come while a batch is committed where one that waits is in company: below it, nobody does.
-	gatherFrom = 4
+	gatherFrom = 2
 	// gatherItems is how many writes share a sync so well that waiting for more gains little.
 	gatherItems = 32
 )

@@ -36,8 +36,9 @@ type refillPart struct {
 
 // refillPlan cuts ranges into parts, with what a node must pull to know again all that a read quorum knows of the slots it
 // owns in l or gains in next: from n-w+1 other owners in l, or all of them where there are fewer. What it gains counts, since it
-// may have synced next already, and reads may use it.
-func refillPlan(l, next *ring.Layout, self ring.NodeID, ranges []ring.Range) []refillPart {
+// may have synced next already, and reads may use it. Owners that are lost, which is accepted, are none: whoever waited for them would
+// do so for ever, and so would the change that takes their tokens.
+func refillPlan(l, next *ring.Layout, self ring.NodeID, ranges []ring.Range, lost []ring.NodeID) []refillPart {
 	need := l.Replicas() - l.EffectiveW(l.MinW()) + 1
 	bounds := []ring.Slot{0, ring.Slots}
 	for _, m := range slices.Concat(l.Members(), next.Members()) {
@@ -61,7 +62,7 @@ func refillPlan(l, next *ring.Layout, self ring.NodeID, ranges []ring.Range) []r
 		}
 		p := refillPart{Pull: ring.Pull{Range: ring.Range{From: from, To: bounds[i+1]}}}
 		if l.Owns(self, from) || next.Owns(self, from) {
-			p.Sources = slices.DeleteFunc(slices.Clone(l.Primaries(from)), func(id ring.NodeID) bool { return id == self })
+			p.Sources = slices.DeleteFunc(slices.Clone(l.Primaries(from)), func(id ring.NodeID) bool { return id == self || slices.Contains(lost, id) })
 			slices.SortFunc(p.Sources, ring.NodeID.Compare)
 			p.Need, p.keep = min(need, len(p.Sources)), len(p.Sources) == 0
 		}
@@ -95,21 +96,21 @@ func (d *Driver) refill(ctx context.Context) bool {
 	if now.Whole && !d.cfg.State.View().Informed(d.cfg.Self.ID, func(id ring.NodeID) bool { return d.heard[id] }) {
 		return false
 	}
-	id := k.Settled.ID()
-	if d.refilling != nil && (d.refilling.layout != id || d.refilling.ended) {
+	id, lost := k.Settled.ID(), d.cfg.State.View().Lost()
+	if d.refilling != nil && (d.refilling.layout != id || d.refilling.ended || !slices.Equal(d.refilling.without, lost)) {
 		d.refilling.cancel()
 		d.refilling = nil
 	}
 	if d.refilling == nil {
-		d.startRefill(ctx, id, refillPlan(k.Settled, k.Newest, d.cfg.Self.ID, now.Ranges), now)
+		d.startRefill(ctx, id, lost, refillPlan(k.Settled, k.Newest, d.cfg.Self.ID, now.Ranges, lost), now)
 	}
 	return false
 }
 
 // startRefill refills parts on goroutines of their own.
-func (d *Driver) startRefill(ctx context.Context, id ring.LayoutID, parts []refillPart, now kv.Doubts) {
+func (d *Driver) startRefill(ctx context.Context, id ring.LayoutID, lost []ring.NodeID, parts []refillPart, now kv.Doubts) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &pullTask{layout: id, cancel: cancel}
+	t := &pullTask{layout: id, without: lost, cancel: cancel}
 	d.refilling = t
 	d.log.Error().Stringer("layout", id).Bool("whole", now.Whole).Int("slots", now.Slots()).Int("ranges", len(parts)).
 		Msg("the disk lost data: nothing of it is served until it was pulled from other owners")

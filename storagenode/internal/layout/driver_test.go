@@ -203,6 +203,48 @@ func TestDoubtIsRefilled(t *testing.T) {
 	})
 }
 
+// A node in doubt waits for an owner that is away, also where that is marked dead: it may have what nobody else has. Once that loss
+// is accepted, it does with whoever is left, so that the change which takes the dead one's tokens gets on, too.
+func TestDoubtAndALostOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two, three := w.add(1), w.add(2), w.add(3)
+		all := []*fakeNode{one, two, three}
+		w.expect = len(all)
+		for _, n := range all {
+			n.start()
+		}
+		time.Sleep(10 * time.Second)
+		if settledOn(all...) == nil {
+			t.Fatal("not settled")
+		}
+		two.store.kv["on two"] = recordOf("on two")
+		one.stop()
+		three.stop()
+		one.store.distrust()
+		one.start()
+		remove := ChangeRequest{Kind: ring.ChangeRemove, Node: three.id}
+		for _, accept := range []bool{false, true} {
+			remove.AcceptLoss = accept
+			if _, err := two.driver.Change(t.Context(), remove); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			if one.store.Doubts().Any() == accept {
+				t.Fatalf("in doubt: %v, with the loss accepted: %v\n%s", !accept, accept, w.log.String())
+			}
+		}
+		if one.store.kv["on two"] == nil {
+			t.Errorf("refilled with %q", one.store.kv)
+		}
+		if l := settledOn(one, two); l == nil || len(l.Members()) != 2 {
+			t.Errorf("the dead one keeps its tokens: %v\n%s", l, w.log.String())
+		}
+		one.stop()
+		two.stop()
+	})
+}
+
 // A disk that was rolled back to before its node became an owner must not end its doubt by the layout on it, in which the node
 // owns nothing and so has nothing to refill: others may know a newer one, which they count it in.
 func TestDoubtOutlivesAnOldLayout(t *testing.T) {
@@ -332,7 +374,7 @@ func TestRefillPulls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pulls := refillPlan(l, l, nodeID(1), []ring.Range{{From: 0, To: 1000}, {From: 5000, To: ring.Slots}})
+	pulls := refillPlan(l, l, nodeID(1), []ring.Range{{From: 0, To: 1000}, {From: 5000, To: ring.Slots}}, nil)
 	covered := 0
 	for _, p := range pulls {
 		covered += p.Range.Len()
@@ -361,7 +403,7 @@ func TestRefillPulls(t *testing.T) {
 		t.Errorf("%d of %d slots are refilled", covered, want)
 	}
 	one := ring.Found(cluster, memberOf(1), 3, 2)
-	alone := refillPlan(one, one, nodeID(1), []ring.Range{{To: ring.Slots}})
+	alone := refillPlan(one, one, nodeID(1), []ring.Range{{To: ring.Slots}}, nil)
 	if len(alone) != 1 || !alone[0].keep || alone[0].Need != 0 || alone[0].Range.Len() != ring.Slots {
 		t.Errorf("a node alone refills %v", alone)
 	}
@@ -388,7 +430,7 @@ func TestRefillBringsWhatIsGained(t *testing.T) {
 	}
 	next := propose(ring.Change{Kind: ring.ChangeJoin, Member: memberOf(5)})
 	gained := 0
-	for _, p := range refillPlan(old, next, nodeID(5), []ring.Range{{To: ring.Slots}}) {
+	for _, p := range refillPlan(old, next, nodeID(5), []ring.Range{{To: ring.Slots}}, nil) {
 		for _, s := range []ring.Slot{p.Range.From, p.Range.To - 1} {
 			if !next.Owns(nodeID(5), s) {
 				if len(p.Sources) > 0 {

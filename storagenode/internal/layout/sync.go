@@ -38,11 +38,12 @@ const (
 
 // pullTask brings this node what it will own, or ought to have, in one layout.
 type pullTask struct {
-	layout ring.LayoutID
-	pulls  []ring.Pull
-	track  *tracker // nil where nothing is pulled, and for a refill
-	cancel context.CancelFunc
-	ended  bool // all is durable; belongs to the driver's goroutine
+	layout  ring.LayoutID
+	without []ring.NodeID // of a refill: who is lost, and so no source
+	pulls   []ring.Pull
+	track   *tracker // nil where nothing is pulled, and for a refill
+	cancel  context.CancelFunc
+	ended   bool // all is durable; belongs to the driver's goroutine
 }
 
 // isFor says whether the task carries out these pulls.
