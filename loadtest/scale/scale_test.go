@@ -56,6 +56,10 @@ func (w *world) decommission(at, leaving *member) {
 
 // How fast news spread, and what that costs, in fake time: make soak-scale has 300 nodes and 50 gateways.
 func TestScale(t *testing.T) {
+	if testing.Short() {
+		// Fewer nodes find the same races, if there are any; with many, the race detector itself may give up (a CHECK of tsan_rtl.cpp).
+		*nodes, *gateways = min(*nodes, 8), min(*gateways, 2)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
@@ -127,7 +131,7 @@ func TestScale(t *testing.T) {
 			t.Errorf("a crash is known everywhere after %v", crash)
 		}
 		up = w.up()
-		many := up[len(up)-len(up)/10:]
+		many := up[len(up)-max(1, len(up)/10):]
 		busy := w.watch()
 		w.kill(many...)
 		crashes := w.within(patience, "crashes", w.seen(membership.Failed, many...))[0]
