@@ -139,7 +139,7 @@ func (c *committer) gather() {
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	for !s.queue.isGathered() {
+	for s.queue.items.Load() < gatherItems { // nothing that was taken is unsettled
 		select {
 		case <-s.queue.wake:
 		case <-s.closing:

@@ -89,13 +89,6 @@ func (q *queue) take(dst []*op, maxItems, maxBytes int) []*op {
 	return dst
 }
 
-// isGathered says whether enough waits for a batch of its own.
-func (q *queue) isGathered() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.ops)-q.head >= gatherItems
-}
-
 // rouse wakes the committer.
 func (q *queue) rouse() {
 	select {

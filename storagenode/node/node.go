@@ -195,6 +195,15 @@ func (n *Node) open(deps Deps) (err error) {
 		return err
 	}
 	n.peers = newPeers(n.id, n.gossip, n.clientCredentials(), n.dialOptions()...)
+	if err := n.openServices(); err != nil {
+		return err
+	}
+	n.serveWhat()
+	return newMetrics(n.reg, n)
+}
+
+// openServices makes what works on the store and with other nodes. Those further down use those above.
+func (n *Node) openServices() (err error) {
 	if n.witness, err = witness.New(witness.Config{
 		Self: n.id, Store: n.store, Known: n.state.Known, Peers: n.peers, Logger: n.log, Registerer: n.reg,
 	}); err != nil {
@@ -245,11 +254,7 @@ func (n *Node) open(deps Deps) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := n.openScrub(); err != nil {
-		return err
-	}
-	n.serveWhat()
-	return newMetrics(n.reg, n)
+	return n.openScrub()
 }
 
 func (n *Node) openScrub() (err error) {

@@ -166,15 +166,10 @@ func TestDriversRestart(t *testing.T) {
 func TestDoubtIsRefilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		one, two, three := w.add(1), w.add(2), w.add(3)
-		all := []*fakeNode{one, two, three}
-		w.expect = len(all)
-		for _, n := range all {
-			n.start()
-		}
-		time.Sleep(10 * time.Second)
-		if settledOn(all...) == nil || one.store.Doubts().Any() {
-			t.Fatal("not settled, or in doubt from the start")
+		all := w.settled(3)
+		one, two, three := all[0], all[1], all[2]
+		if one.store.Doubts().Any() {
+			t.Fatal("in doubt from the start")
 		}
 		two.store.kv["both"], three.store.kv["both"], three.store.kv["only on three"] = []byte("v"), []byte("v"), []byte("v")
 		one.store.kv["deleted since"] = []byte("v")
@@ -208,16 +203,8 @@ func TestDoubtIsRefilled(t *testing.T) {
 func TestDoubtAndALostOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		one, two, three := w.add(1), w.add(2), w.add(3)
-		all := []*fakeNode{one, two, three}
-		w.expect = len(all)
-		for _, n := range all {
-			n.start()
-		}
-		time.Sleep(10 * time.Second)
-		if settledOn(all...) == nil {
-			t.Fatal("not settled")
-		}
+		all := w.settled(3)
+		one, two, three := all[0], all[1], all[2]
 		two.store.kv["on two"] = recordOf("on two")
 		one.stop()
 		three.stop()
@@ -250,15 +237,7 @@ func TestDoubtAndALostOwner(t *testing.T) {
 func TestDoubtOutlivesAnOldLayout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		all := []*fakeNode{w.add(1), w.add(2), w.add(3)}
-		w.expect = len(all)
-		for _, n := range all {
-			n.start()
-		}
-		time.Sleep(10 * time.Second)
-		if settledOn(all...) == nil {
-			t.Fatal("not settled")
-		}
+		all := w.settled(3)
 		before := all[0].state.View().Encode()
 		late := w.add(4)
 		late.start()
@@ -303,15 +282,7 @@ func TestAllInDoubt(t *testing.T) {
 	for _, doubted := range []int{3, 2} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
-			all := []*fakeNode{w.add(1), w.add(2), w.add(3)}
-			w.expect = len(all)
-			for _, n := range all {
-				n.start()
-			}
-			time.Sleep(10 * time.Second)
-			if settledOn(all...) == nil {
-				t.Fatal("not settled")
-			}
+			all := w.settled(3)
 			for i, n := range all {
 				n.stop()
 				n.store.kv[fmt.Sprint("key of ", i)] = []byte("v")

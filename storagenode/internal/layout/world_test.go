@@ -70,6 +70,24 @@ func (w *world) add(n byte) *fakeNode {
 	return f
 }
 
+// settled starts the first n nodes and waits until they are in one settled layout.
+func (w *world) settled(n int) []*fakeNode {
+	w.t.Helper()
+	var all []*fakeNode
+	for i := range n {
+		all = append(all, w.add(byte(i+1)))
+	}
+	w.expect = n
+	for _, f := range all {
+		f.start()
+	}
+	time.Sleep(10 * time.Second)
+	if settledOn(all...) == nil {
+		w.t.Fatalf("%d nodes are not settled:\n%s", n, w.log.String())
+	}
+	return all
+}
+
 func (f *fakeNode) start() {
 	w := f.w
 	f.reg = prometheus.NewRegistry()

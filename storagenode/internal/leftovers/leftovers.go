@@ -244,7 +244,7 @@ func (t *turn) pass(ctx context.Context, r ring.Range) error {
 		var page []leftover
 		size := 0
 		err := t.s.cfg.Store.Scan(r, after, func(key, rec []byte) (bool, error) {
-			if more := len(key) + len(rec); !hints.Fits(len(page), size, more) || len(page) > 0 && size+more > pageBytes {
+			if len(page) == namesMost || len(page) > 0 && size+len(key)+len(rec) > pageBytes {
 				return false, nil
 			}
 			size += len(key) + len(rec)
